@@ -1,0 +1,1 @@
+"""The network as data: an immutable list of nodes with constants folded."""

@@ -1,0 +1,120 @@
+"""Graph and Node: the network after import, static, single-assignment and batched.
+
+Every tensor carries a batch axis in front that `Node.shape` leaves out; axes in settings count
+without it. Weights are exact float64 copies of the file's float32 numbers, and only folded ones
+(normalisation into convolution) are rounded once more; the rounding rules pay for that.
+
+Operators and what a node of each holds (`tensors` / `settings`):
+
+    Input       the network's input; always node 0
+    Gemm        weight (out, in), bias (out,)      on the last axis: (*lead, in) -> (*lead, out)
+    Conv        weight (out, in/groups, *kernel), bias (out,) / stride, padding, dilation, groups
+    ScaleShift  scale, shift, broadcastable to the node: x·scale + shift
+    Add         / signs, one of +1 -1 per input: the signed sum of inputs of one shape
+    Reduce      scale () / axes, keepdims is dropped: scale · sum over axes
+    Reshape     the shape of the node
+    Transpose   / perm
+    Select      index (k,) int64 / axis: entries of one axis (slice, split, gather)
+    Pad         value () / pads: before of every axis, then after of every axis; may be negative
+    Concat      / axis
+    MaxPool     / kernel, stride, pads (before of every axis, then after), dilation
+    Relu, Sigmoid, Tanh
+    TwoPiece    below, above, broadcastable to the node: below·x for x < 0, above·x for x > 0
+    Clip        low (), high ()
+
+`bias_magnitude` (Gemm, Conv) and `shift_magnitude` (ScaleShift), where present, bound the
+magnitudes that the unfolded computation may have passed through; absent means |bias|, |shift|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One operation.
+
+    Attributes:
+        name: unique in the graph; the ONNX output name where there is one.
+        op: the operator's name in `verify.ops.registry`.
+        inputs: names of earlier nodes.
+        shape: of the output, without the batch axis.
+        tensors: constants, as the module's docstring lists them.
+        settings: integer attributes, as the module's docstring lists them.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    settings: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Number of entries per sample."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """A feed-forward network; the last node is its output.
+
+    Attributes:
+        nodes: in topological order, node 0 the input.
+        tail: an order-preserving operator that the file applies after the last node and that was
+            left out ("Softmax", "LogSoftmax"), or None. Margins are stated before it.
+    """
+
+    nodes: tuple[Node, ...]
+    tail: str | None = None
+
+    @property
+    def input(self) -> Node:
+        """The input node."""
+        return self.nodes[0]
+
+    @property
+    def output(self) -> Node:
+        """The output node."""
+        return self.nodes[-1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights (float64 if there are none)."""
+        for node in self.nodes:
+            for tensor in node.tensors.values():
+                if tensor.is_floating_point():
+                    return tensor.dtype
+        return torch.float64
+
+    def node(self, name: str) -> Node:
+        """The node of that name; KeyError if there is none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Graph:
+        """The same network with floating-point constants in another dtype or on another device."""
+
+        def cast(tensor: Tensor) -> Tensor:
+            return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+
+        return replace(
+            self,
+            nodes=tuple(
+                replace(node, tensors={name: cast(t) for name, t in node.tensors.items()})
+                for node in self.nodes
+            ),
+        )
+
+    def parameters(self) -> int:
+        """How many constants the network holds."""
+        return sum(t.numel() for node in self.nodes for t in node.tensors.values())

@@ -1,0 +1,23 @@
+"""LinearForm: rows of A·x + b over one node, with the rounding error charged so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearForm:
+    """One linear function per (batch, row): `coeff`·x + `const`, less at most `error`.
+
+    Attributes:
+        coeff: A, shape (batch, row, *node).
+        const: b, shape (batch, row).
+        error: shape (batch, row), >= 0, or None where rounding is not accounted for. What the form
+            stands for is at least A·x + b - error, with A and b read as exact numbers.
+    """
+
+    coeff: Tensor
+    const: Tensor
+    error: Tensor | None = None

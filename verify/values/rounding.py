@@ -1,0 +1,66 @@
+"""Rounding: how much floating point may have moved a number, with a bound for every step.
+
+Two machines round: ours, which computes the bounds, and the one that executes the ONNX file in
+float32 (any summation order, fused multiply-add or not, denormals flushed or not). Both errors of
+an affine step z = W·x + b are at most gamma_k times v = |W|·|x| + |b|, and v does not depend on the
+row that is pulled back. So each node gets one vector `noise`, and a row A pays |A|·noise there.
+
+Source:
+    Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1; Jeannerod and Rump
+    2013 (k·u in place of gamma_k). The collapse to one vector per node is proved in
+    docs/guarantees.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+UNIT_FLOAT32 = 2.0**-24
+UNIT_FLOAT64 = 2.0**-53
+SMALLEST_FLOAT32 = 2.0**-126
+"""Smallest normal float32: what flushing denormals to zero can lose per operation."""
+SMALLEST_FLOAT64 = 2.0**-1022
+SPARE = 1.0 + 2.0**-40
+"""Pays for rounding in sums of error terms themselves (all nonnegative, fewer than 2**11 steps of
+float64); in float32 the spare is `SPARE_FLOAT32`."""
+SPARE_FLOAT32 = 1.0 + 2.0**-10
+
+
+def unit(dtype: torch.dtype) -> float:
+    """Unit roundoff of a dtype: the largest relative error of one rounded operation."""
+    return UNIT_FLOAT32 if dtype == torch.float32 else UNIT_FLOAT64
+
+
+def gamma(steps: int, roundoff: float) -> float:
+    """gamma_k = k·u / (1 - k·u), rounded up; infinite where k·u >= 1/2, so that nothing is proved.
+
+    Args:
+        steps: k, how many rounding factors a term can carry.
+        roundoff: u, the unit roundoff.
+    """
+    product = steps * roundoff
+    return float("inf") if product >= 0.5 else product / (1.0 - product) * (1.0 + 2.0**-50)
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """Which executions a bound has to hold for.
+
+    Attributes:
+        execution: unit roundoff of the deployed arithmetic; 0 for the real-valued network.
+        smallest: smallest normal number of the deployed arithmetic (0 for the real-valued one).
+        kernels: whether deployed activation kernels may deviate from the true function.
+    """
+
+    execution: float = UNIT_FLOAT32
+    smallest: float = SMALLEST_FLOAT32
+    kernels: bool = True
+
+
+FLOAT32 = Rounding()
+"""Every IEEE float32 execution of the file: the meaning of VERIFIED."""
+
+REAL = Rounding(execution=0.0, smallest=0.0, kernels=False)
+"""The real-valued network only: a proof in exact arithmetic, not of a deployment."""
