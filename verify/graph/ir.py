@@ -11,7 +11,7 @@ Operators and what a node of each holds (`tensors` / `settings`):
     Conv        weight (out, in/groups, *kernel), bias (out,) / stride, padding, dilation, groups
     ScaleShift  scale, shift, broadcastable to the node: x·scale + shift
     Add         / signs, one of +1 -1 per input: the signed sum of inputs of one shape
-    Reduce      scale () / axes, keepdims is dropped: scale · sum over axes
+    Reduce      scale () / axes: scale · sum over axes, which disappear
     Reshape     the shape of the node
     Transpose   / perm
     Select      index (k,) int64 / axis: entries of one axis (slice, split, gather)
@@ -45,6 +45,7 @@ class Node:
         op: the operator's name in `verify.ops.registry`.
         inputs: names of earlier nodes.
         shape: of the output, without the batch axis.
+        input_shapes: of the inputs, in the same order, without the batch axis.
         tensors: constants, as the module's docstring lists them.
         settings: integer attributes, as the module's docstring lists them.
     """
@@ -53,6 +54,7 @@ class Node:
     op: str
     inputs: tuple[str, ...]
     shape: tuple[int, ...]
+    input_shapes: tuple[tuple[int, ...], ...] = ()
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     settings: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -60,6 +62,11 @@ class Node:
     def size(self) -> int:
         """Number of entries per sample."""
         return prod(self.shape)
+
+    def scalar(self, setting: str) -> int:
+        """A setting that holds one integer."""
+        (value,) = self.settings[setting]
+        return value
 
 
 @dataclass(frozen=True, slots=True, eq=False)

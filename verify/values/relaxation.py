@@ -12,15 +12,17 @@ class Relaxation:
     """lower_slope·z + lower_offset <= f(z) <= upper_slope·z + upper_offset on the node's bounds.
 
     Attributes:
-        lower_slope, lower_offset, upper_slope, upper_offset: shape (batch, row, *node), where row
-            is 1 if all rows of a linear form share the lines.
-        source: for functions of several inputs (max pooling), which flat entry of the input each
-            line reads: shapes as the slopes; None for elementwise functions.
+        lower_slope, upper_slope: shape (batch, row, *node), where row is 1 if all rows of a linear
+            form share the lines.
+        lower_offset, upper_offset: same shape, or None where they are zero everywhere.
+        lower_source, upper_source: for functions of several inputs (max pooling), the flat index
+            of the input entry that each line reads, shape (batch, *node); None for elementwise
+            functions.
     """
 
     lower_slope: Tensor
-    lower_offset: Tensor
+    lower_offset: Tensor | None
     upper_slope: Tensor
-    upper_offset: Tensor
+    upper_offset: Tensor | None
     lower_source: Tensor | None = None
     upper_source: Tensor | None = None

@@ -1,0 +1,116 @@
+"""What all affine operators share: interval, pull-back and noise from three primitives.
+
+An affine operator z = W·x + b is given by its forward map, by |W|·x (`absolute`) and by the
+adjoint A -> A·W. Everything else follows, whether W is a matrix, a convolution or a permutation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from verify.graph.ir import Node
+from verify.ops.registry import Op, register
+from verify.values.bounds import Bounds
+from verify.values.linear_form import LinearForm
+from verify.values.relaxation import Relaxation
+from verify.values.rounding import Rounding, gamma, unit
+
+EXTRA_ROUNDINGS = 10
+"""Roundings beyond the dot product that an execution may add: a separate or folded bias (1), Gemm's
+alpha and beta (2), batch normalisation folded into the weights or not (up to 8)."""
+
+Fan = Callable[[Node], tuple[int, int]]
+
+
+def dot_constant(coeff: Tensor, vector: Tensor) -> Tensor:
+    """Rows times a constant vector; coeff (batch, row, *node), vector broadcastable to the node."""
+    node_shape = coeff.shape[2:]
+    return torch.mv(
+        coeff.reshape(-1, node_shape.numel()), vector.expand(node_shape).reshape(-1)
+    ).view(coeff.shape[:2])
+
+
+def affine(
+    name: str,
+    *,
+    forward: Callable[..., Tensor],
+    absolute: Callable[..., Tensor],
+    adjoint: Callable[[Node, Tensor], tuple[Tensor, ...]],
+    fan: Fan,
+    bias: str | None = None,
+    rows: Callable[[Node, Tensor], Tensor] | None = None,
+    mixes: bool = True,
+) -> Op:
+    """Register an affine operator that rounds.
+
+    Args:
+        name: of the operator.
+        forward: (node, *inputs) -> W·x + b.
+        absolute: (node, *inputs) -> |W|·x, without the bias.
+        adjoint: (node, coeff of shape (any, *node)) -> A·W per input, shape (any, *input).
+        fan: node -> (terms of one output's sum, terms of one pulled-back entry's sum).
+        bias: name of the constant b among the node's tensors, broadcastable to the node after
+            `channel_shape`; `<bias>_magnitude` may hold what stands for |b| in error bounds.
+        rows: see `Op.rows`.
+        mixes: see `Op.mixes`.
+    """
+
+    def interval(node: Node, *inputs: Bounds) -> Bounds:
+        # centre +- radius:  W·c + b +- |W|·r; the traversal pays for the rounding of both.
+        centres = tuple((x.lower + x.upper) / 2 for x in inputs)
+        radii = tuple((x.upper - x.lower) / 2 for x in inputs)
+        middle, spread = forward(node, *centres), absolute(node, *radii)
+        return Bounds(middle - spread, middle + spread)
+
+    def pull_back(
+        node: Node, form: LinearForm, lines: Relaxation | None
+    ) -> tuple[LinearForm, ...]:
+        # A·(W·x + b) + c  =  (A·W)·x + (A·b + c)
+        batch, row = form.coeff.shape[:2]
+        first, *rest = adjoint(node, form.coeff.flatten(0, 1))
+        const = form.const
+        if bias is not None:
+            const = const + dot_constant(form.coeff, channelwise(node, node.tensors[bias]))
+        head = LinearForm(first.unflatten(0, (batch, row)), const, form.error)
+        zeros = torch.zeros_like(const)
+        return (head, *(LinearForm(p.unflatten(0, (batch, row)), zeros) for p in rest))
+
+    def noise(node: Node, rounding: Rounding, dtype: torch.dtype, *inputs: Bounds) -> Tensor:
+        # (2·gamma_{k+8}(ours) + gamma_{n+extra}(theirs)) · v  with  v = |W|·X + |b|, and underflow.
+        forward_terms, backward_terms = fan(node)
+        magnitudes = tuple(x.magnitude() for x in inputs)
+        reach = absolute(node, *magnitudes)
+        if bias is not None:
+            size = node.tensors.get(f"{bias}_magnitude", node.tensors[bias].abs())
+            reach = reach + channelwise(node, size)
+        ours = 2 * gamma(max(forward_terms, backward_terms) + 8, unit(dtype))
+        theirs = gamma(forward_terms + EXTRA_ROUNDINGS, rounding.execution)
+        # Each of the n products, sums and inputs may lose one smallest normal number; what is lost
+        # in an input is multiplied by the largest weight, hence the factor.
+        largest = 1.0 + max((float(t.abs().max()) for t in node.tensors.values()), default=1.0)
+        biggest = torch.stack([m.flatten(1).amax(dim=1) for m in magnitudes]).amax(dim=0)
+        flushed = 2 * (forward_terms + EXTRA_ROUNDINGS) * rounding.smallest * (biggest + largest)
+        return reach * (ours + theirs) + flushed.view(-1, *[1] * len(node.shape))
+
+    return register(
+        Op(
+            name=name,
+            forward=forward,
+            interval=interval,
+            pull_back=pull_back,
+            noise=noise,
+            rounds=True,
+            rows=rows,
+            mixes=mixes,
+        )
+    )
+
+
+def channelwise(node: Node, constant: Tensor) -> Tensor:
+    """A per-channel constant of a convolution, shaped to broadcast over its positions."""
+    if node.op == "Conv":
+        return constant.view(-1, *[1] * (len(node.shape) - 1))
+    return constant
