@@ -1,0 +1,209 @@
+"""The model under attack, asked about points of a region: it counts, judges and remembers.
+
+Every query of every attack goes through here, so the best point ever evaluated is kept no matter
+which step, restart or target produced it, and queries are counted per sample.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from attacks.ball import Ball
+from attacks.errors import AttackInputError
+from attacks.losses import Loss, margin, without
+from attacks.protocol import Model
+from attacks.randomness import content_keys, derive_keys
+from attacks.result import AttackResult
+
+# Layers whose output in training mode is random or depends on the rest of the batch.
+UNSTEADY = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RReLU)
+
+
+class Oracle:
+    """One attack's conversation with a model about one batch; mutable, used once.
+
+    Attributes:
+        region: where points must lie.
+        labels: shape (batch,), int64.
+        targets: shape (batch,), int64, or None.
+        keys: shape (batch,), int64, of the samples; for random numbers.
+        logits: shape (batch, classes), of the inputs themselves.
+        margin: shape (batch,), the lowest seen for each sample; the inputs count.
+        forward, backward: shape (batch,), int64, queries so far.
+
+    Raises:
+        AttackInputError: if the arguments do not fit each other or the model.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        x: Tensor,
+        labels: Tensor,
+        ball: Ball,
+        *,
+        targets: Tensor | None = None,
+        sample_keys: Tensor | None = None,
+    ) -> None:
+        """Check the arguments and evaluate the inputs themselves, one forward query each."""
+        check_steady(model)
+        x = x.detach()
+        self.region = ball.around(x)
+        if not bool(self.region.reach().isfinite().all()):
+            raise AttackInputError(
+                "The region to attack is unbounded: eps is inf and the input range is, too. "
+                "Give a finite eps, or an input range (lower=, upper=)."
+            )
+        self.model = model
+        with torch.no_grad():
+            self.logits = model(x)
+        check_logits(self.logits, len(x))
+        classes = self.logits.shape[1]
+        self.labels = check_classes("labels", labels, len(x), classes).to(x.device)
+        self.targets = None
+        if targets is not None:
+            self.targets = check_classes("targets", targets, len(x), classes).to(x.device)
+        self.keys = check_keys(sample_keys, x)
+        self.candidate = x.clone()
+        self.margin = self.goal(self.logits, torch.arange(len(x), device=x.device))
+        self.forward = torch.ones(len(x), dtype=torch.int64, device=x.device)
+        self.backward = torch.zeros_like(self.forward)
+        self.clean = self.margin < 0
+
+    def goal(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """The margin to bring below 0, from logits of shape (rows, classes); shape (rows,)."""
+        if self.targets is None:
+            return margin(logits, self.labels[rows])
+        return -margin(logits, self.targets[rows])
+
+    def open_rows(self) -> Tensor:
+        """Which samples are still without a find; shape (open,), int64."""
+        return (~(self.margin < 0)).nonzero().flatten()
+
+    def lane_keys(self, rows: Tensor, attack: str, seed: int, lane: Tensor) -> Tensor:
+        """Keys for the random numbers of (sample, attack, seed, lane); shape (rows,)."""
+        return derive_keys(self.keys[rows], attack, seed, lane)
+
+    def ask(self, rows: Tensor, points: Tensor) -> Tensor:
+        """The margins at points of the region; shape (rows,).
+
+        Args:
+            rows: shape (rows,), int64: the sample each point belongs to; may repeat.
+            points: shape (rows, *input).
+        """
+        with torch.no_grad():
+            seen = self.goal(self.model(points), rows)
+        self._remember(rows, points, seen)
+        return seen
+
+    def slope(
+        self, rows: Tensor, points: Tensor, loss: Loss, towards: Tensor | None = None
+    ) -> Tensor:
+        """The gradient of a loss at points of the region; shape (rows, *input).
+
+        Zero where the model does not depend on the input, or not differentiably. The margins seen
+        on the way are remembered.
+
+        Args:
+            rows, points: as for `ask`.
+            loss: see `attacks.losses`.
+            towards: shape (rows,), int64: classes to move to as a means; the end stays any class
+                but the label. Ignored if the oracle has targets of its own.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = points.detach().clone().requires_grad_()
+            logits = self.model(leaf)
+            labels = self.labels[rows]
+            if self.targets is not None:
+                # Away from whichever rival leads: z_rival - z_t is then max_{j != t} z_j - z_t.
+                towards = self.targets[rows]
+                labels = without(logits.detach(), towards).argmax(dim=1)
+            total = loss(logits, labels, towards).sum()
+            slope = None
+            if total.requires_grad:
+                (slope,) = torch.autograd.grad(total, leaf, allow_unused=True)
+        self._remember(rows, points, self.goal(logits.detach(), rows))
+        self.backward += torch.bincount(rows, minlength=len(self.backward))
+        return torch.zeros_like(points) if slope is None else slope
+
+    def result(self, name: str) -> AttackResult:
+        """What is known now, credited to the attack `name`."""
+        found = self.margin < 0
+        assert bool(self.region.contains(self.candidate).all()), "an attack left its region"
+        winners = zip(found.tolist(), self.clean.tolist(), strict=True)
+        return AttackResult(
+            candidate=self.candidate,
+            found=found,
+            margin=self.margin,
+            distance=self.region.distance(self.candidate),
+            forward=self.forward,
+            backward=self.backward,
+            attack=tuple(("clean" if clean else name) if hit else "" for hit, clean in winners),
+        )
+
+    def _remember(self, rows: Tensor, points: Tensor, seen: Tensor) -> None:
+        """Keep each sample's lowest margin; of equal ones the earliest. NaN beats nothing."""
+        self.forward += torch.bincount(rows, minlength=len(self.forward))
+        level = torch.where(seen.isnan(), torch.inf, seen)
+        held = torch.where(self.margin.isnan(), torch.inf, self.margin)
+        least = held.scatter_reduce(0, rows, level, "amin")
+        better = (level == least[rows]) & (level < held[rows])
+        lanes = better.nonzero().flatten()
+        first = torch.full_like(self.forward, len(rows))
+        first = first.scatter_reduce(0, rows[lanes], lanes, "amin")
+        chosen = first[first < len(rows)]
+        self.candidate[rows[chosen]] = points[chosen]
+        self.margin[rows[chosen]] = seen[chosen]
+
+
+def check_steady(model: Model) -> None:
+    """Refuse a module in training mode whose answers would be random or depend on the batch."""
+    if not isinstance(model, nn.Module):
+        return
+    for name, module in model.named_modules():
+        if module.training and isinstance(module, UNSTEADY):
+            raise AttackInputError(
+                f"The model is in training mode: its layer {name or 'itself'!r} "
+                f"({type(module).__name__}) answers at random or depending on the batch. "
+                "Call model.eval() first."
+            )
+
+
+def check_logits(logits: Tensor, batch: int) -> None:
+    """Refuse outputs that are not (batch, classes) with two classes at least."""
+    if logits.dim() != 2 or logits.shape[0] != batch or logits.shape[1] < 2:
+        raise AttackInputError(
+            f"The model returned shape {tuple(logits.shape)} for a batch of {batch}; expected "
+            "(batch, classes) with at least 2 classes. Wrap the model so that it does; a single "
+            "score s is the logits (0, s)."
+        )
+
+
+def check_classes(name: str, classes: Tensor, batch: int, count: int) -> Tensor:
+    """Labels or targets as int64, refused where they are no class of the model."""
+    if classes.shape != (batch,) or classes.dtype.is_floating_point or classes.dtype == torch.bool:
+        raise AttackInputError(
+            f"{name} need shape ({batch},) and an integer dtype, got {tuple(classes.shape)} of "
+            f"{classes.dtype}. Give one class index per sample."
+        )
+    classes = classes.long()
+    wrong = ((classes < 0) | (classes >= count)).nonzero().flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        raise AttackInputError(
+            f"{name}[{row}] is {int(classes[row])}, but the model has {count} classes; expected "
+            f"0 to {count - 1}. Check that the labels count from 0."
+        )
+    return classes
+
+
+def check_keys(sample_keys: Tensor | None, x: Tensor) -> Tensor:
+    """The caller's keys as int64, or a hash of each sample."""
+    if sample_keys is None:
+        return content_keys(x)
+    if sample_keys.shape != (len(x),) or sample_keys.dtype.is_floating_point:
+        raise AttackInputError(
+            f"sample_keys need shape ({len(x)},) and an integer dtype, got "
+            f"{tuple(sample_keys.shape)} of {sample_keys.dtype}. Give one integer per sample, "
+            "for instance its index in the data set."
+        )
+    return sample_keys.to(x.device, torch.int64)

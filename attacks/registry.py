@@ -1,0 +1,51 @@
+"""The attacks by name, for command lines and for the tests that every attack must pass."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from attacks.errors import AttackInputError
+from attacks.fgsm import FGSM
+from attacks.ifgsm import IFGSM
+from attacks.pgd import PGD
+from attacks.protocol import Attack
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One attack in the registry.
+
+    Attributes:
+        name: as written on the command line.
+        summary: one line for a list of attacks.
+        make: the attack with its default settings, or others by keyword.
+    """
+
+    name: str
+    summary: str
+    make: Callable[..., Attack]
+
+
+ATTACKS: Mapping[str, Entry] = MappingProxyType(
+    {
+        entry.name: entry
+        for entry in (
+            Entry("fgsm", "one step to the worst point of the linearised model", FGSM),
+            Entry("ifgsm", "iterative FGSM (BIM): small projected steps from the input", IFGSM),
+            Entry("pgd", "projected gradient descent with momentum and random restarts", PGD),
+        )
+    }
+)
+
+
+def attack_named(name: str) -> Attack:
+    """The attack called `name`, with its default settings.
+
+    Raises:
+        AttackInputError: if there is none of that name.
+    """
+    if name not in ATTACKS:
+        raise AttackInputError(
+            f"There is no attack {name!r}; expected one of {', '.join(sorted(ATTACKS))}."
+        )
+    return ATTACKS[name].make()

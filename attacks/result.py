@@ -1,0 +1,54 @@
+"""What an attack hands back, per sample."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttackResult:
+    """The best point that an attack evaluated for each sample, found adversarial or not.
+
+    Attributes:
+        candidate: shape (batch, *input); always inside the ball and the input range.
+        found: shape (batch,), bool: `margin` < 0, strictly. A tie is not found, nor is NaN.
+        margin: shape (batch,), in logits at `candidate`, the lowest of all points evaluated:
+            z_y - max_{j != y} z_j, or max_{j != t} z_j - z_t where targets t were given.
+        distance: shape (batch,), float64, from the input to `candidate`, rounded up; 0 where the
+            input itself was already found.
+        forward: shape (batch,), int64: how often the model was evaluated for this sample.
+        backward: shape (batch,), int64: how often its gradient was.
+        attack: per sample the name of the attack that found `candidate`; "clean" where the input
+            itself is misclassified, "" where nothing was found.
+    """
+
+    candidate: Tensor
+    found: Tensor
+    margin: Tensor
+    distance: Tensor
+    forward: Tensor
+    backward: Tensor
+    attack: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RadiusResult:
+    """An upper bound on each sample's robustness radius, with the point that proves it.
+
+    Attributes:
+        candidate: shape (batch, *input); the nearest misclassified point held, or the input
+            itself where none was found.
+        radius: shape (batch,), float64: the distance to `candidate`, rounded up, in model input
+            units; inf where none was found. No robustness radius can be larger.
+        found: shape (batch,), bool.
+        margin: shape (batch,), in logits at `candidate`.
+        forward: shape (batch,), int64: model evaluations spent on this sample.
+        backward: shape (batch,), int64: gradients spent.
+    """
+
+    candidate: Tensor
+    radius: Tensor
+    found: Tensor
+    margin: Tensor
+    forward: Tensor
+    backward: Tensor
