@@ -86,7 +86,8 @@ def affine(
         if bias is not None:
             size = node.tensors.get(f"{bias}_magnitude", node.tensors[bias].abs())
             reach = reach + channelwise(node, size)
-        ours = 2 * gamma(max(forward_terms, backward_terms) + 8, unit(dtype))
+        # A·b sums over the whole node, hence its size.
+        ours = 2 * gamma(max(forward_terms, backward_terms, node.size) + 8, unit(dtype))
         theirs = gamma(forward_terms + EXTRA_ROUNDINGS, rounding.execution)
         # Each of the n products, sums and inputs may lose one smallest normal number; what is lost
         # in an input is multiplied by the largest weight, hence the factor.

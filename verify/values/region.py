@@ -16,7 +16,7 @@ from torch import Tensor
 from verify.errors import SettingError, ShapeError
 from verify.values.bounds import Bounds
 from verify.values.linear_form import LinearForm
-from verify.values.rounding import gamma, unit
+from verify.values.rounding import SPARE, gamma, unit
 
 OUTWARD = 2.0**-50
 """Relative widening that pays for centre +- eps in float64 (three roundings)."""
@@ -79,8 +79,7 @@ def settle(value: Tensor, form: LinearForm, size: Tensor, terms: int) -> Tensor:
     if form.error is None:
         return value
     own = gamma(2 * terms + 16, unit(value.dtype)) * (size + form.const.abs())
-    # The errors are sums of nonnegative terms: one relative widening pays for their own rounding.
-    return value - (form.error + own) * (1.0 + 4 * gamma(2 * terms + 64, unit(value.dtype)))
+    return value - (form.error + own) * SPARE[value.dtype]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

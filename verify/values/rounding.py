@@ -22,10 +22,9 @@ UNIT_FLOAT64 = 2.0**-53
 SMALLEST_FLOAT32 = 2.0**-126
 """Smallest normal float32: what flushing denormals to zero can lose per operation."""
 SMALLEST_FLOAT64 = 2.0**-1022
-SPARE = 1.0 + 2.0**-40
-"""Pays for rounding in sums of error terms themselves (all nonnegative, fewer than 2**11 steps of
-float64); in float32 the spare is `SPARE_FLOAT32`."""
-SPARE_FLOAT32 = 1.0 + 2.0**-10
+SPARE = {torch.float32: 1.0 + 2.0**-6, torch.float64: 1.0 + 2.0**-30}
+"""Widening of accumulated error terms, per dtype: they are sums of nonnegative terms, so their own
+rounding is relative; this pays for sums of up to 2**17 (float32) and 2**22 (float64) terms."""
 
 
 def unit(dtype: torch.dtype) -> float:

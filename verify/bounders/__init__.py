@@ -1,0 +1,1 @@
+"""Problem -> Enclosure, one method a file."""

@@ -1,0 +1,46 @@
+"""Crown: backward linear bounds, recomputed for every pre-activation that is still undecided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from verify.bounders.backward import BackwardPass
+from verify.bounders.interval import DEFAULT_MEMORY
+from verify.ops.registry import lookup
+from verify.problem import Problem
+from verify.values.enclosure import Enclosure
+from verify.values.rounding import FLOAT32, Rounding
+
+
+@dataclass(frozen=True, slots=True)
+class Crown:
+    """Backward linear bounds (CROWN, which is DeepPoly's relaxation).
+
+    Attributes:
+        rounding: which executions the bounds hold for; None for plain arithmetic.
+        memory: bytes that one chunk of rows may take.
+        intermediate: whether pre-activations get rows; without them their interval bounds are
+            used (CROWN-IBP).
+
+    Source:
+        Zhang et al. 2018, arXiv:1811.00866; Singh et al. 2019 (DeepPoly). CROWN-IBP: Zhang et al.
+        2019, arXiv:1906.06316.
+    """
+
+    rounding: Rounding | None = FLOAT32
+    memory: int = DEFAULT_MEMORY
+    intermediate: bool = True
+
+    def __call__(self, problem: Problem) -> Enclosure:
+        """Bound every node, then the spec's rows; `margin` has shape (batch, row)."""
+        walk = BackwardPass(problem.graph, problem.region, self.rounding, self.memory)
+        for node in problem.graph.nodes[1:]:
+            if lookup(node).relax is not None and self.intermediate:
+                index = walk.undecided_rows(node)
+                if index is not None:
+                    for part in walk.chunks(index):
+                        walk.tighten(node.inputs[0], part, walk.enclose(node.inputs[0], part))
+            walk.visit(node)
+        start, form = walk.spec_form(problem.spec.coeff, problem.spec.const)
+        margin = problem.region.minimise(walk.pulled(start, form))
+        return Enclosure(margin, walk.bounds, self.rounding is not None)

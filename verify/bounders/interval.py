@@ -1,0 +1,85 @@
+"""Interval: bounds by interval arithmetic (IBP); the cheapest method, and the loosest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from verify.bounders.backward import BackwardPass
+from verify.graph.ir import Graph
+from verify.ops.registry import lookup
+from verify.problem import Problem
+from verify.traverse import pull_back
+from verify.values.bounds import Bounds
+from verify.values.enclosure import Enclosure
+from verify.values.linear_form import LinearForm
+from verify.values.region import Box
+from verify.values.rounding import FLOAT32, Rounding
+
+DEFAULT_MEMORY = 256 * 2**20
+"""Bytes for one chunk of rows."""
+
+
+def affine_tail(graph: Graph) -> str:
+    """The node after which only affine operators of one input follow."""
+    name = graph.output.name
+    while True:
+        node = graph.node(name)
+        if node.op == "Input" or lookup(node).relax is not None or len(node.inputs) != 1:
+            return name
+        (name,) = node.inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Interval bound propagation, with the spec's rows merged into the last affine layers.
+
+    Over an L1 or L2 ball the first affine layer is bounded by the dual norm instead of the box.
+
+    Attributes:
+        rounding: which executions the bounds hold for; None for plain arithmetic.
+        memory: bytes that one chunk of rows may take.
+
+    Source:
+        Gowal et al. 2018, arXiv:1810.12715, with the elision of the last layer (section 3).
+    """
+
+    rounding: Rounding | None = FLOAT32
+    memory: int = DEFAULT_MEMORY
+
+    def __call__(self, problem: Problem) -> Enclosure:
+        """Bound every node, then the spec's rows."""
+        walk = BackwardPass(problem.graph, problem.region, self.rounding, self.memory)
+        linear = {problem.graph.input.name}
+        for node in problem.graph.nodes[1:]:
+            walk.visit(node)
+            affine = lookup(node).relax is None and all(name in linear for name in node.inputs)
+            if affine:
+                linear.add(node.name)
+                if not problem.region.is_box and lookup(node).mixes:
+                    every = torch.arange(node.size).expand(len(problem.spec.coeff), -1)
+                    for part in walk.chunks(every):
+                        walk.tighten(node.name, part, walk.enclose(node.name, part))
+        return Enclosure(margins(walk, problem), walk.bounds, self.rounding is not None)
+
+
+def margins(walk: BackwardPass, problem: Problem) -> torch.Tensor:
+    """The spec's rows, pulled back through the affine tail and minimised over the interval there."""
+    tail = affine_tail(problem.graph)
+    start, form = walk.spec_form(problem.spec.coeff, problem.spec.const)
+    if tail == start:
+        here = form
+    else:
+        names = [node.name for node in problem.graph.nodes]
+        cut = Graph(
+            (
+                problem.graph.node(tail),
+                *(n for n in problem.graph.nodes[names.index(tail) + 1 :]),
+            )
+        )
+        here = pull_back(
+            cut, start, form, {}, noise=walk.noise if walk.rounding else None, sizes=walk.sizes
+        )
+    bounds: Bounds = walk.bounds[tail]
+    return Box(bounds.lower, bounds.upper).minimise(LinearForm(here.coeff, here.const, here.error))
