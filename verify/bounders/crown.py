@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from verify.bounders.backward import BackwardPass
-from verify.bounders.interval import DEFAULT_MEMORY
+from verify.bounders.interval import DEFAULT_MEMORY, margins
 from verify.ops.registry import lookup
 from verify.problem import Problem
 from verify.values.enclosure import Enclosure
@@ -43,4 +45,6 @@ class Crown:
             walk.visit(node)
         start, form = walk.spec_form(problem.spec.coeff, problem.spec.const)
         margin = problem.region.minimise(walk.pulled(start, form))
+        # Interval arithmetic from the last nonlinear node can win where slopes were chosen badly.
+        margin = torch.maximum(margin, margins(walk, problem))
         return Enclosure(margin, walk.bounds, self.rounding is not None)
