@@ -1,0 +1,1 @@
+"""The programs that we measure ourselves against: one file per peer, none of them required."""
