@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from verify.errors import SettingError
 from verify.report.writers import write_whole
@@ -214,7 +214,7 @@ def _figure(
     return figure, tuple(grid[:, 0])
 
 
-def _legend(axes: "Axes", place: str) -> None:
+def _legend(axes: "Axes", place: Literal["best", "lower right"]) -> None:
     """A legend that stays readable over lines."""
     axes.legend(loc=place, facecolor="white", edgecolor="none", framealpha=0.85).set_zorder(5)
 

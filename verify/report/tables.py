@@ -1,4 +1,7 @@
-"""Records on the console: a table of the results and a line that sums them up."""
+"""Records on the console: a heading, a table of the results, and a line that sums them up."""
+
+from collections import Counter
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
 
 from rich.console import Console
 from rich.table import Table
@@ -6,45 +9,55 @@ from rich.text import Text
 
 from verify.report.records import BRACKET_FIELDS, RESULT_FIELDS, VERDICTS, Record
 
+MOST_ROWS = 50  # on a console; the record holds all of them
+
 _STYLES = {"verified": "green", "falsified": "red", "unknown": "yellow"}
 _HEADINGS = {
     "radius_certified": "certified radius",
     "radius_attacked": "attacked radius",
     "seconds": "s",
 }
+_ROUNDING = {
+    "margin": ROUND_FLOOR,
+    "radius_certified": ROUND_FLOOR,
+    "radius_attacked": ROUND_CEILING,
+}
 _NUMBERS = {"index", "label", "margin", "eps", "seconds", *BRACKET_FIELDS}
 _ORDER = (*RESULT_FIELDS[:3], *BRACKET_FIELDS, *RESULT_FIELDS[3:])
+_HEAD = ("eps", "norm", "method")  # said once, above the table, where all rows agree
 
 
-def record_table(record: Record, *, most_rows: int = 50) -> Table:
-    """The results as a rich table; columns in which all is null or alike are left out.
+def record_table(record: Record, *, most_rows: int = MOST_ROWS) -> Table:
+    """The first `most_rows` results, without columns that are empty or that the heading says.
 
-    A value that is the same in every one of several rows (the norm, say) stands in the caption.
-
-    Args:
-        most_rows: further rows are only counted below the table; the record holds them.
+    Reasons are not in it: they are sentences, and mostly the same ones (`reason_lines`).
     """
     rows = record.rows()
-    columns = [c for c in _ORDER if any(row.get(c) is not None for row in rows)]
-    common = [
-        c for c in ("eps", "norm", "method") if c in columns and len({str(r[c]) for r in rows}) == 1
+    said = _common(rows)
+    columns = [
+        column
+        for column in _ORDER
+        if column not in said
+        and column != "reason"
+        and any(row.get(column) is not None for row in rows)
     ]
-    columns = [c for c in columns if c not in common]
-    table = Table(title=_title(record), title_justify="left", caption_justify="left")
+    table = Table()
     for column in columns:
-        right = column in _NUMBERS
         table.add_column(
             _HEADINGS.get(column, column),
-            justify="right" if right else "left",
-            no_wrap=column != "reason",
+            justify="right" if column in _NUMBERS else "left",
+            no_wrap=True,
         )
     for row in rows[:most_rows]:
         table.add_row(*(_cell(column, row[column]) for column in columns))
-    captions = [f"{c} {_number(rows[0][c])}" for c in common]
-    if len(rows) > most_rows:
-        captions.append(f"{len(rows) - most_rows} further rows not shown")
-    table.caption = "; ".join(captions) or None
     return table
+
+
+def heading_text(record: Record) -> str:
+    """One line: the command, the model, and what all results have in common."""
+    common = ", ".join(f"{key} {_number(value)}" for key, value in _common(record.rows()).items())
+    model = record.model.path or "(model in memory)"
+    return f"{record.command} {model}" + (f": {common}" if common else "")
 
 
 def summary_text(record: Record) -> str:
@@ -56,23 +69,41 @@ def summary_text(record: Record) -> str:
     for field in BRACKET_FIELDS:
         if f"{field}_median" in summary:
             value = summary[f"{field}_median"]
-            text = "none found" if value is None else _number(value)
+            text = "none found" if value is None else _number(value, field)
             parts.append(f"median {_HEADINGS[field]} {text}")
-    if isinstance(summary.get("seconds"), int | float):
-        parts.append(f"{summary['seconds']:.1f} s")
+    seconds = summary.get("seconds")
+    if isinstance(seconds, int | float):
+        parts.append(f"{seconds:.1f} s")
     return ", ".join(parts)
 
 
-def print_record(record: Record, *, console: Console | None = None, most_rows: int = 50) -> None:
-    """Print the table and the summary line."""
+def reason_lines(record: Record, *, most: int = 5) -> list[str]:
+    """The reasons given, most frequent first, each with the number of results that give it."""
+    counts = Counter(str(row["reason"]) for row in record.results if row.get("reason"))
+    lines = [f"{count} x {reason}" for reason, count in counts.most_common(most)]
+    return lines + ([f"{len(counts) - most} further reasons"] if len(counts) > most else [])
+
+
+def print_record(
+    record: Record, *, console: Console | None = None, most_rows: int = MOST_ROWS
+) -> None:
+    """Print heading, table, reasons and summary; rows beyond `most_rows` are only counted."""
     console = Console() if console is None else console
     if record.results:
+        # As text, so that brackets in a path are not taken for rich's markup.
+        console.print(Text(heading_text(record)), soft_wrap=True)
         console.print(record_table(record, most_rows=most_rows))
-    console.print(Text(summary_text(record)))
+    hidden = len(record.results) - most_rows
+    if hidden > 0:
+        console.print(f"{hidden} further rows not shown; --json or --csv writes all of them.")
+    for line in (*reason_lines(record), summary_text(record)):
+        console.print(Text(line), soft_wrap=True)
 
 
-def _title(record: Record) -> Text:
-    return Text(f"{record.command} {record.model.path or '(model in memory)'}")
+def _common(rows: list[dict[str, object]]) -> dict[str, object]:
+    """Values of the head's fields that are there and the same in every row."""
+    found = {key: {row.get(key) for row in rows} for key in _HEAD}
+    return {key: next(iter(v)) for key, v in found.items() if len(v) == 1 and v != {None}}
 
 
 def _cell(column: str, value: object) -> Text:
@@ -80,9 +111,16 @@ def _cell(column: str, value: object) -> Text:
         return Text(value, style=_STYLES.get(value, ""))
     if value is None:
         return Text("none found" if column == "radius_attacked" else "-", style="dim")
-    return Text(_number(value))
+    return Text(_number(value, column))
 
 
-def _number(value: object) -> str:
-    """Four figures are enough to read; the record keeps all of them."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _number(value: object, column: str = "") -> str:
+    """Four figures, which are enough to read; the record keeps all of them.
+
+    What is proved is never rounded up, and what is refuted never down: the line that is read claims
+    no more than the record does.
+    """
+    if not isinstance(value, float):
+        return str(value)
+    context = Context(prec=4, rounding=_ROUNDING.get(column, ROUND_HALF_EVEN))
+    return f"{float(context.create_decimal_from_float(value)):.4g}"
