@@ -39,6 +39,7 @@ class Ball:
     upper: float | Tensor = math.inf
 
     def __post_init__(self) -> None:
+        """Refuse settings that cannot be meant."""
         if self.p not in NORMS:
             raise AttackInputError(
                 f"Ball has no norm p = {self.p!r}; expected one of inf, 2, 1. "

@@ -17,7 +17,7 @@ from attacks.oracle import Oracle
 SCHEDULES = ("constant", "cosine")
 # L1 steps begin on this share of the entries and narrow geometrically to a single one: early ones
 # explore, late ones settle on the corner of the ball where a linear loss has its minimum.
-FIRST_DENSITY = 0.2
+FIRST_DENSITY = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +45,8 @@ class Descent:
             leaves of it, where that is less).
         schedule: "constant", or "cosine": falling to 0 along half a cosine.
         momentum: the share of the last move in the next, in [0, 1).
+        leap: make the first step to the worst point of the linearised loss over the whole ball;
+            from the input itself, that is FGSM's point.
         loss: "ce", "dlr" or "margin".
         early_stop: end a sample's lanes at its first misclassified point.
     """
@@ -53,6 +55,7 @@ class Descent:
     step_size: float
     schedule: str = "constant"
     momentum: float = 0.0
+    leap: bool = False
     loss: str = "margin"
     early_stop: bool = True
 
@@ -100,9 +103,12 @@ class Descent:
                     rows, at, before, slope = rows[going], at[going], before[going], slope[going]
                     towards = None if towards is None else towards[going]
                     region = region.rows(going)
-            size = region.eps.new_full((len(rows),), self.size_at(step) * (1 - self.momentum))
-            there = region.step(at, -slope, size, self.density_at(step, entries))
-            there = region.project(there + self.momentum * (at - before))
+            if step == 0 and self.leap:
+                there = region.extreme(-slope)
+            else:
+                size = region.eps.new_full((len(rows),), self.size_at(step) * (1 - self.momentum))
+                there = region.step(at, -slope, size, self.density_at(step, entries))
+                there = region.project(there + self.momentum * (at - before))
             at, before = there, at
         if len(rows):
             oracle.ask(rows, at)

@@ -28,6 +28,7 @@ class FGSM:
     loss: str = "ce"
 
     def __post_init__(self) -> None:
+        """Refuse settings that cannot be meant."""
         loss_named(self.loss)
 
     def __call__(

@@ -35,6 +35,7 @@ class IFGSM:
     max_lanes: int = 1024
 
     def __post_init__(self) -> None:
+        """Refuse settings that cannot be meant."""
         self._descent().check("IFGSM")
 
     def __call__(
