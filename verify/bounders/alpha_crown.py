@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from verify.bounders.backward import BackwardPass
-from verify.bounders.interval import DEFAULT_MEMORY, margins
+from verify.bounders.interval import margins
 from verify.graph.ir import Node
 from verify.ops.registry import lookup
 from verify.problem import Problem
 from verify.values.bounds import Bounds
+from verify.values.budget import Budget
 from verify.values.enclosure import Enclosure
 from verify.values.linear_form import LinearForm
 from verify.values.relaxation import Relaxation
@@ -200,7 +201,6 @@ class AlphaCrown:
 
     Attributes:
         rounding: which executions the bounds hold for; None for plain float arithmetic.
-        memory: bytes that one chunk of rows may take.
         ascent: how the slopes are optimised.
         search_dtype: arithmetic of the optimisation; the final evaluation is in the problem's.
         enough: stop optimising the spec's rows once all margins exceed this.
@@ -210,14 +210,13 @@ class AlphaCrown:
     """
 
     rounding: Rounding | None = FLOAT32
-    memory: int = DEFAULT_MEMORY
     ascent: Ascent = Ascent()
     search_dtype: torch.dtype = torch.float32
     enough: float | None = None
 
-    def __call__(self, problem: Problem) -> Enclosure:
+    def __call__(self, problem: Problem, budget: Budget = Budget()) -> Enclosure:
         """Bound every node, then the spec's rows; `margin` has shape (batch, row)."""
-        proof = BackwardPass(problem.graph, problem.region, self.rounding, self.memory)
+        proof = BackwardPass(problem.graph, problem.region, self.rounding, budget)
         if self.rounding is None and problem.graph.dtype == self.search_dtype:
             search = proof
         else:
@@ -225,7 +224,7 @@ class AlphaCrown:
                 problem.graph.to(self.search_dtype),
                 problem.region.to(self.search_dtype),
                 None,
-                self.memory,
+                budget,
             )
         pair = Pair(proof, search, self.ascent)
         for node in problem.graph.nodes[1:]:

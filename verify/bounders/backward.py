@@ -16,6 +16,7 @@ from verify.graph.ir import Graph, Node
 from verify.ops.registry import lookup, noise_of
 from verify.traverse import interval_step, pull_back
 from verify.values.bounds import Bounds
+from verify.values.budget import Budget
 from verify.values.linear_form import LinearForm
 from verify.values.region import Region
 from verify.values.relaxation import Relaxation
@@ -33,7 +34,7 @@ class BackwardPass:
         graph: the network, in the dtype to compute in.
         region: the inputs, in the same dtype.
         rounding: which executions the bounds must hold for; None for plain arithmetic.
-        memory: bytes that one chunk of rows may take.
+        budget: the deadline that every walk checks, and the memory for one chunk of rows.
         bounds, lines, noise, sizes: per node, as `verify.traverse.pull_back` takes them.
         exact: nodes whose interval bounds are attained, so that no row can tighten them.
     """
@@ -41,7 +42,7 @@ class BackwardPass:
     graph: Graph
     region: Region
     rounding: Rounding | None
-    memory: int
+    budget: Budget
     bounds: dict[str, Bounds] = field(default_factory=dict)
     lines: dict[str, Relaxation] = field(default_factory=dict)
     noise: dict[str, Tensor] = field(default_factory=dict)
@@ -103,7 +104,7 @@ class BackwardPass:
         widest = max(node.size for node in self.graph.nodes)
         width = torch.finfo(self.graph.dtype).bits // 8
         per_row = 2 * len(index) * widest * width * copies
-        yield from index.split(max(1, self.memory // per_row), dim=1)
+        yield from index.split(max(1, self.budget.memory // per_row), dim=1)
 
     def both_signs(self, name: str, index: Tensor) -> tuple[str, LinearForm]:
         """Rows for the entries of a node and for their negations, and the node they are over.
@@ -136,7 +137,8 @@ class BackwardPass:
         lines: dict[str, Relaxation] | None = None,
         record: dict[str, Tensor] | None = None,
     ) -> LinearForm:
-        """The form at the input, by this pass's lines or by others."""
+        """The form at the input, by this pass's lines or by others; raises OutOfTime."""
+        self.budget.check()
         return pull_back(
             self.graph,
             start,

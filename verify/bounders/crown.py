@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from verify.bounders.backward import BackwardPass
-from verify.bounders.interval import DEFAULT_MEMORY, margins
+from verify.bounders.interval import margins
 from verify.ops.registry import lookup
 from verify.problem import Problem
+from verify.values.budget import Budget
 from verify.values.enclosure import Enclosure
 from verify.values.rounding import FLOAT32, Rounding
 
@@ -20,7 +21,6 @@ class Crown:
 
     Attributes:
         rounding: which executions the bounds hold for; None for plain arithmetic.
-        memory: bytes that one chunk of rows may take.
         intermediate: whether pre-activations get rows; without them their interval bounds are
             used (CROWN-IBP).
 
@@ -30,12 +30,11 @@ class Crown:
     """
 
     rounding: Rounding | None = FLOAT32
-    memory: int = DEFAULT_MEMORY
     intermediate: bool = True
 
-    def __call__(self, problem: Problem) -> Enclosure:
+    def __call__(self, problem: Problem, budget: Budget = Budget()) -> Enclosure:
         """Bound every node, then the spec's rows; `margin` has shape (batch, row)."""
-        walk = BackwardPass(problem.graph, problem.region, self.rounding, self.memory)
+        walk = BackwardPass(problem.graph, problem.region, self.rounding, budget)
         for node in problem.graph.nodes[1:]:
             if lookup(node).relax is not None and self.intermediate:
                 index = walk.undecided_rows(node)

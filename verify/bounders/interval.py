@@ -12,13 +12,11 @@ from verify.ops.registry import lookup
 from verify.problem import Problem
 from verify.traverse import pull_back
 from verify.values.bounds import Bounds
+from verify.values.budget import Budget
 from verify.values.enclosure import Enclosure
 from verify.values.linear_form import LinearForm
 from verify.values.region import Box
 from verify.values.rounding import FLOAT32, Rounding
-
-DEFAULT_MEMORY = 256 * 2**20
-"""Bytes for one chunk of rows."""
 
 
 def affine_tail(graph: Graph) -> str:
@@ -39,18 +37,16 @@ class Interval:
 
     Attributes:
         rounding: which executions the bounds hold for; None for plain arithmetic.
-        memory: bytes that one chunk of rows may take.
 
     Source:
         Gowal et al. 2018, arXiv:1810.12715, with the elision of the last layer (section 3).
     """
 
     rounding: Rounding | None = FLOAT32
-    memory: int = DEFAULT_MEMORY
 
-    def __call__(self, problem: Problem) -> Enclosure:
+    def __call__(self, problem: Problem, budget: Budget = Budget()) -> Enclosure:
         """Bound every node, then the spec's rows."""
-        walk = BackwardPass(problem.graph, problem.region, self.rounding, self.memory)
+        walk = BackwardPass(problem.graph, problem.region, self.rounding, budget)
         linear = {problem.graph.input.name}
         for node in problem.graph.nodes[1:]:
             walk.visit(node)

@@ -65,9 +65,7 @@ def affine(
         middle, spread = forward(node, *centres), absolute(node, *radii)
         return Bounds(middle - spread, middle + spread)
 
-    def pull_back(
-        node: Node, form: LinearForm, lines: Relaxation | None
-    ) -> tuple[LinearForm, ...]:
+    def pull_back(node: Node, form: LinearForm, lines: Relaxation | None) -> tuple[LinearForm, ...]:
         # A·(W·x + b) + c  =  (A·W)·x + (A·b + c)
         batch, row = form.coeff.shape[:2]
         first, *rest = adjoint(node, form.coeff.flatten(0, 1))

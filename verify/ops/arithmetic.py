@@ -91,7 +91,4 @@ affine(
     adjoint=pull_add,
     fan=lambda node: (len(node.inputs), 1),
 )
-affine(
-    "Reduce", forward=reduce, absolute=reduce_absolute, adjoint=pull_reduce, fan=reduce_fan
-)
-
+affine("Reduce", forward=reduce, absolute=reduce_absolute, adjoint=pull_reduce, fan=reduce_fan)

@@ -115,6 +115,4 @@ def fan(node: Node) -> tuple[int, int]:
     return weight.shape[1] * taps, weight.shape[0] // node.scalar("groups") * taps
 
 
-affine(
-    "Conv", forward=forward, absolute=absolute, adjoint=adjoint, fan=fan, bias="bias", rows=rows
-)
+affine("Conv", forward=forward, absolute=absolute, adjoint=adjoint, fan=fan, bias="bias", rows=rows)

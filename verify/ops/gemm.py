@@ -35,6 +35,4 @@ def fan(node: Node) -> tuple[int, int]:
     return inputs, outputs
 
 
-affine(
-    "Gemm", forward=forward, absolute=absolute, adjoint=adjoint, fan=fan, bias="bias", rows=rows
-)
+affine("Gemm", forward=forward, absolute=absolute, adjoint=adjoint, fan=fan, bias="bias", rows=rows)

@@ -35,9 +35,7 @@ def movement(
         lower = forward(node, *(x.lower for x in inputs))
         return Bounds(lower, forward(node, *(x.upper for x in inputs)))
 
-    def pull_back(
-        node: Node, form: LinearForm, lines: Relaxation | None
-    ) -> tuple[LinearForm, ...]:
+    def pull_back(node: Node, form: LinearForm, lines: Relaxation | None) -> tuple[LinearForm, ...]:
         batch, row = form.coeff.shape[:2]
         first, *rest = adjoint(node, form.coeff.flatten(0, 1))
         const = form.const

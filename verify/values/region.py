@@ -245,9 +245,7 @@ class LpBall:
 
     def take(self, rows: Tensor) -> LpBall:
         """Some of the batch."""
-        return LpBall(
-            self.centre[rows], self.eps[rows], self.p, self.lower[rows], self.upper[rows]
-        )
+        return LpBall(self.centre[rows], self.eps[rows], self.p, self.lower[rows], self.upper[rows])
 
     def to(self, dtype: torch.dtype) -> LpBall:
         """The ball in another dtype, rounded to nearest."""

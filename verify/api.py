@@ -1,0 +1,244 @@
+"""The front doors: certify(model, x, eps=...) and radius(model, x)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from verify.errors import SettingError
+from verify.network import Network, load
+from verify.protocols import Falsifier
+from verify.radius import bracket
+from verify.recipes import recipe
+from verify.search.strategy import decide
+from verify.values.budget import Budget
+from verify.values.question import Question, question
+from verify.values.result import Bracket, Result
+from verify.values.spec import classified_as
+
+DEFAULT_MEMORY = 2 * 2**30
+"""Bytes that a whole run may take, if nothing else is said."""
+RUNTIME_SHARE = 700 * 2**20
+"""Bytes that Python, torch and ONNX Runtime take before the first bound."""
+MOST_AT_ONCE = 64
+"""Largest batch of inputs; beyond it nothing gets faster on a CPU."""
+
+
+def granted(memory: int) -> int:
+    """Bytes for one chunk of rows, out of what the whole process may take.
+
+    Raises:
+        SettingError: if that is less than what torch alone needs.
+    """
+    if memory < RUNTIME_SHARE + 100 * 2**20:
+        raise SettingError(
+            f"memory limit is {memory / 2**30:.2f} GiB, but at least 0.8 GiB are needed "
+            "(Python and torch alone take about 0.5); raise --memory"
+        )
+    return min((memory - RUNTIME_SHARE) // 2, 512 * 2**20)
+
+
+def batch_size(network: Network, memory: int) -> int:
+    """How many inputs to bound at once: more where layers are small, one where they are not."""
+    sizes = [node.size for node in network.graph.nodes]
+    per_input = 2 * 8 * max(sizes) * max(1, max(sizes) // 2) * 6
+    return max(1, min(MOST_AT_ONCE, memory // per_input))
+
+
+def asked_of(
+    network: Network,
+    x: Tensor,
+    labels: Tensor | None,
+    eps: float | Tensor,
+    norm: float,
+    input_range: tuple[float, float] | None,
+) -> Question:
+    """The question for a whole data set; labels default to the model's own predictions."""
+    answers = network.judge.predict(x) if labels is None else labels
+    classified_as(answers[:0], network.classes)
+    asked = question(x, answers, eps, norm, input_range=input_range)
+    classified_as(asked.labels, network.classes)
+    return asked
+
+
+def certify_each(
+    network: Network,
+    asked: Question,
+    *,
+    method: str = "auto",
+    falsifier: Falsifier | None = None,
+    timeout: float | None = None,
+    memory: int = DEFAULT_MEMORY,
+    batch: int | None = None,
+    iterations: int = 20,
+    indices: Sequence[int] | None = None,
+) -> Iterator[list[Result]]:
+    """Results batch by batch, as they come; arguments as for `certify`."""
+    strategy = recipe(method, iterations=iterations)
+    numbers = list(range(len(asked.x))) if indices is None else list(indices)
+    chunk = granted(memory)
+    size = batch_size(network, chunk) if batch is None else batch
+    if size < 1:
+        raise SettingError(f"batch is {size}, but at least 1 is needed")
+    for start in range(0, len(asked.x), size):
+        part = torch.arange(start, min(start + size, len(asked.x)))
+        budget = Budget(memory=chunk).within(None if timeout is None else timeout * len(part))
+        few = asked.take(part)
+        yield decide(
+            network.graph,
+            network.judge,
+            few,
+            strategy,
+            predicted=network.judge.predict(few.x),
+            indices=[numbers[i] for i in part.tolist()],
+            falsifier=falsifier,
+            budget=budget,
+        )
+
+
+def certify(
+    model: str | Path | nn.Module | Network,
+    x: Tensor,
+    labels: Tensor | None = None,
+    *,
+    eps: float | Tensor,
+    norm: float = math.inf,
+    input_range: tuple[float, float] | None = None,
+    method: str = "auto",
+    falsifier: Falsifier | None = None,
+    timeout: float | None = None,
+    memory: int = DEFAULT_MEMORY,
+    batch: int | None = None,
+    iterations: int = 20,
+) -> list[Result]:
+    """Decide for each input whether its label holds everywhere within eps.
+
+    Args:
+        model: an ONNX file, a `torch.nn.Module`, or what `verify.load` returned.
+        x: inputs, shape (n, *input), in model input units.
+        labels: the classes that must hold, shape (n,); by default the model's own predictions.
+        eps: radius in model input units, >= 0; one for all, or shape (n,).
+        norm: infinity, 2 or 1.
+        input_range: (low, high) that inputs never leave, such as (0, 1) for pixels.
+        method: one of `verify.METHODS`.
+        falsifier: looks for counterexamples first; see `verify.protocols.Falsifier`.
+        timeout: seconds per input; a batch shares the sum.
+        memory: bytes that the whole process may take.
+        batch: inputs bounded at once; by default as many as are worth it.
+        iterations: of the slope optimisation.
+
+    Returns:
+        One `Result` per input, in order. `VERIFIED` holds for every float32 execution of the file.
+
+    Raises:
+        InputError: if anything given cannot be used; the message says what to do.
+    """
+    network = load(model, input_shape=tuple(x.shape[1:]))
+    asked = asked_of(network, x, labels, eps, norm, input_range)
+    parts = certify_each(
+        network,
+        asked,
+        method=method,
+        falsifier=falsifier,
+        timeout=timeout,
+        memory=memory,
+        batch=batch,
+        iterations=iterations,
+    )
+    return [result for part in parts for result in part]
+
+
+def radius_each(
+    network: Network,
+    asked: Question,
+    *,
+    method: str = "auto",
+    falsifier: Falsifier | None = None,
+    timeout: float | None = None,
+    memory: int = DEFAULT_MEMORY,
+    batch: int | None = None,
+    iterations: int = 20,
+    tolerance: float = 0.01,
+    indices: Sequence[int] | None = None,
+) -> Iterator[list[Bracket]]:
+    """Brackets batch by batch, as they come; `asked.eps` caps the search, arguments as for `radius`."""
+    numbers = list(range(len(asked.x))) if indices is None else list(indices)
+    chunk = granted(memory)
+    size = max(1, batch_size(network, chunk) // 4) if batch is None else batch
+    if size < 1:
+        raise SettingError(f"batch is {size}, but at least 1 is needed")
+    for start in range(0, len(asked.x), size):
+        part = torch.arange(start, min(start + size, len(asked.x)))
+        few = asked.take(part)
+        yield bracket(
+            network.graph,
+            network.judge,
+            few,
+            recipe(method, iterations=iterations),
+            predicted=network.judge.predict(few.x),
+            indices=[numbers[i] for i in part.tolist()],
+            falsifier=falsifier,
+            budget=Budget(memory=chunk).within(None if timeout is None else timeout * len(part)),
+            tolerance=tolerance,
+            at_once=max(1, batch_size(network, chunk) // len(part)),
+        )
+
+
+def radius(
+    model: str | Path | nn.Module | Network,
+    x: Tensor,
+    labels: Tensor | None = None,
+    *,
+    norm: float = math.inf,
+    input_range: tuple[float, float] | None = None,
+    method: str = "auto",
+    falsifier: Falsifier | None = None,
+    timeout: float | None = None,
+    memory: int = DEFAULT_MEMORY,
+    batch: int | None = None,
+    iterations: int = 20,
+    tolerance: float = 0.01,
+    largest: float | None = None,
+) -> list[Bracket]:
+    """Bracket each input's robustness radius between a certified and an attacked bound.
+
+    Args:
+        model, x, labels, norm, input_range, method, timeout, memory, batch, iterations: as for
+            `certify`.
+        falsifier: finds the upper ends; without one they are infinite.
+        tolerance: relative width at which the search for the certified radius stops.
+        largest: radius beyond which nothing is searched; by default the width of the input range,
+            or of the data where there is none.
+
+    Returns:
+        One `Bracket` per input, in order.
+    """
+    network = load(model, input_shape=tuple(x.shape[1:]))
+    cap = largest_radius(x, norm, input_range) if largest is None else largest
+    asked = asked_of(network, x, labels, cap, norm, input_range)
+    parts = radius_each(
+        network,
+        asked,
+        method=method,
+        falsifier=falsifier,
+        timeout=timeout,
+        memory=memory,
+        batch=batch,
+        iterations=iterations,
+        tolerance=tolerance,
+    )
+    return [found for part in parts for found in part]
+
+
+def largest_radius(
+    x: Tensor, norm: float, input_range: tuple[float, float] | None
+) -> float:
+    """A radius that no search needs to exceed: the diameter of the range, or of the data's."""
+    low, high = (float(x.min()), float(x.max())) if input_range is None else input_range
+    width = max(high - low, 1e-3)
+    entries = x[0].numel() if len(x) else 1
+    return width * (1.0 if math.isinf(norm) else entries ** (1 / norm))

@@ -1,0 +1,213 @@
+"""Brackets: an attacked radius from above, then many radii at once certified from below."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from verify.errors import InternalError
+from verify.graph.ir import Graph
+from verify.protocols import Falsifier, Judge
+from verify.search.strategy import Strategy, judged, prove
+from verify.traverse import run
+from verify.values.budget import Budget
+from verify.values.question import Question
+from verify.values.result import Bracket, StopReason
+
+SMALLEST_SHARE = 2.0**-10
+"""Below this share of the upper end, the certified radius counts as 0."""
+STRETCHES = (1.0, 1.0005, 1.005, 1.02, 1.1, 1.3)
+"""How far along the segment a candidate is pushed until its own runtime confirms it."""
+
+
+class Upper:
+    """Attacked radii of a batch, with their witnesses; only replayed ones count."""
+
+    def __init__(self, asked: Question, judge: Judge) -> None:
+        """Start with the inputs themselves: a misclassified one has radius 0."""
+        self.asked, self.judge = asked, judge
+        wrong = judge.misclassified(asked.x, asked.labels)
+        self.radius = torch.where(wrong, 0.0, math.inf).to(torch.float64)
+        self.witness = asked.x.clone()
+        self.attack = ["clean" if w else "" for w in wrong.tolist()]
+
+    def offer(self, candidate: Tensor, attack: Sequence[str]) -> None:
+        """Take over each candidate that is nearer, inside the range, and confirmed.
+
+        The nearest candidates sit on the decision boundary, where two float32 programs may
+        disagree; one that is not confirmed is pushed outward a little.
+        """
+        wanted = torch.tensor([bool(name) for name in attack])
+        for stretch in STRETCHES:
+            open_ = (wanted & (self.radius > 0)).nonzero().flatten()
+            if not len(open_):
+                return
+            asked = self.asked.take(open_)
+            moved = asked.x + stretch * (candidate[open_] - asked.x)
+            moved = moved.clamp(float(asked.lower), float(asked.upper))
+            distance = asked.distance(moved)
+            nearer = distance < self.radius[open_]
+            found = judged(moved, [attack[i] for i in open_.tolist()], asked, self.judge)
+            for k, i in enumerate(open_.tolist()):
+                if bool(found.confirmed[k]):
+                    wanted[i] = False
+                    if bool(nearer[k]):
+                        self.radius[i] = distance[k]
+                        self.witness[i] = found.witness[k]
+                        self.attack[i] = attack[i]
+
+
+class Lower:
+    """Certified radii of a batch: the largest verified, and the least that was not."""
+
+    def __init__(self, batch: int, ceiling: Tensor) -> None:
+        """Nothing verified yet; `ceiling` caps the search, shape (batch,)."""
+        self.radius = torch.zeros(batch, dtype=torch.float64)
+        self.ceiling = ceiling.clone()
+        self.margin = torch.full((batch,), math.nan, dtype=torch.float64)
+        self.method = [""] * batch
+
+    def open(self, tolerance: float) -> Tensor:
+        """Entries whose radius and ceiling are still apart."""
+        wide = self.ceiling - self.radius > tolerance * self.ceiling
+        hopeful = self.ceiling > 0
+        return (wide & hopeful).nonzero().flatten()
+
+    def grid(self, rows: Tensor, count: int) -> Tensor:
+        """Radii between radius and ceiling, ascending; shape (len(rows), count).
+
+        From 0 they fall geometrically from the ceiling; later they are evenly spaced.
+        """
+        low, high = self.radius[rows][:, None], self.ceiling[rows][:, None]
+        steps = torch.arange(1, count + 1, dtype=torch.float64) / (count + 1)
+        even = low + (high - low) * steps
+        base = 0.5 if count > 3 else 0.25
+        falling = high * base ** (count + 1 - torch.arange(1, count + 1, dtype=torch.float64))
+        return torch.where(low > 0, even, falling)
+
+    def learn(self, row: int, eps: Tensor, ok: Tensor, margin: Tensor, method: list[str]) -> None:
+        """Take over one entry's verdicts on ascending radii."""
+        good = ok.nonzero().flatten()
+        if len(good):
+            k = int(good[-1])
+            self.radius[row] = eps[k]
+            self.margin[row] = margin[k]
+            self.method[row] = method[k]
+        bad = (~ok & (eps > self.radius[row])).nonzero().flatten()
+        if len(bad):
+            self.ceiling[row] = eps[int(bad[0])]
+
+
+def climb(
+    graph: Graph,
+    asked: Question,
+    lower: Lower,
+    strategy: Strategy,
+    budget: Budget,
+    *,
+    tolerance: float,
+    at_once: int,
+    rounds: int,
+) -> bool:
+    """Raise certified radii by proving several per entry in one batch; False if time ran out."""
+    for _ in range(rounds):
+        rows = lower.open(tolerance)
+        if not len(rows):
+            return True
+        eps = lower.grid(rows, at_once)
+        few = asked.take(rows.repeat_interleave(at_once)).at(eps.flatten())
+        proved = prove(graph, few, strategy, budget)
+        ok = proved.verified.view(eps.shape)
+        margin = proved.margin.view(eps.shape)
+        for k, row in enumerate(rows.tolist()):
+            names = list(proved.method[k * at_once : (k + 1) * at_once])
+            lower.learn(row, eps[k], ok[k], margin[k], names)
+            if not bool(ok[k].any()) and eps[k, 0] < SMALLEST_SHARE * asked.eps[row]:
+                lower.ceiling[row] = 0.0
+        if proved.late:
+            return False
+    return True
+
+
+def bracket(
+    graph: Graph,
+    judge: Judge,
+    asked: Question,
+    strategy: Strategy,
+    *,
+    predicted: Tensor,
+    indices: Sequence[int],
+    falsifier: Falsifier | None,
+    budget: Budget,
+    tolerance: float,
+    at_once: int,
+) -> list[Bracket]:
+    """Both ends for a batch of inputs; `asked.eps` caps the search.
+
+    Cheap stages bracket the certified radius first, so that dear ones only search what is left.
+
+    Raises:
+        InternalError: if a certified radius reaches an attacked one, which would be a bug.
+    """
+    started = time.monotonic()
+    upper = Upper(asked, judge)
+    if falsifier is not None:
+        single = graph.to(torch.float32)
+        proposal = falsifier.nearest(lambda x: run(single, x), asked)
+        upper.offer(proposal.candidate, proposal.attack)
+    lower = Lower(len(asked.x), torch.minimum(upper.radius, asked.eps))
+    in_time = True
+    for i, stage in enumerate(strategy.stages):
+        last = i == len(strategy.stages) - 1
+        lower.ceiling = torch.minimum(upper.radius, asked.eps)
+        dear = stage.name == "alpha-crown"
+        in_time = in_time and climb(
+            graph,
+            asked,
+            lower,
+            Strategy((stage,)),
+            budget,
+            tolerance=tolerance if last else 4 * tolerance,
+            at_once=min(at_once, 4 if dear else 8),
+            rounds=64 if at_once == 1 else 12,
+        )
+    crossed = (lower.radius >= upper.radius) & (lower.radius > 0)
+    if bool(crossed.any()):
+        i = int(crossed.nonzero()[0])
+        raise InternalError(
+            f"input {indices[i]}: certified radius {float(lower.radius[i])!r} reaches the attacked "
+            f"one {float(upper.radius[i])!r}; this is a bug, please report it with the model"
+        )
+    share = (time.monotonic() - started) / max(1, len(asked.x))
+    return [
+        Bracket(
+            index=index,
+            label=int(asked.labels[i]),
+            predicted=int(predicted[i]),
+            certified=float(lower.radius[i]),
+            attacked=float(upper.radius[i]),
+            margin=float(lower.margin[i]),
+            p=asked.p,
+            method=lower.method[i],
+            attack=upper.attack[i],
+            seconds=share,
+            reason=why(lower, upper, i, in_time),
+            witness=upper.witness[i] if upper.attack[i] else None,
+        )
+        for i, index in enumerate(indices)
+    ]
+
+
+def why(lower: Lower, upper: Upper, row: int, in_time: bool) -> str:
+    """Why an entry's bracket is not what it could be, or an empty text."""
+    if upper.radius[row] == 0:
+        return "the input itself is misclassified: its radius is 0"
+    if not in_time:
+        return StopReason.OUT_OF_TIME.value
+    if lower.radius[row] == 0:
+        return StopReason.BOUNDS_TOO_LOOSE.value
+    return ""

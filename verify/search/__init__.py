@@ -1,0 +1,1 @@
+"""How to spend a budget: stages of bounders, each on the instances still open."""

@@ -1,0 +1,43 @@
+"""Budget: how long and with how much memory a claim may be pursued."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from verify.errors import SettingError, VerifyError
+
+
+class OutOfTime(VerifyError):
+    """The time that was granted is over; callers keep what they have and answer `unknown`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A deadline and a memory limit.
+
+    Attributes:
+        deadline: on the clock of `time.monotonic`, in seconds; infinite for none.
+        memory: bytes that one chunk of rows may take.
+    """
+
+    deadline: float = math.inf
+    memory: int = 256 * 2**20
+
+    def check(self) -> None:
+        """Raise OutOfTime once the deadline has passed."""
+        if time.monotonic() > self.deadline:
+            raise OutOfTime("the time granted is over; give more with --timeout")
+
+    def within(self, seconds: float | None) -> Budget:
+        """The same memory and at most so many seconds from now; None changes nothing.
+
+        Raises:
+            SettingError: if seconds is not a positive number.
+        """
+        if seconds is None:
+            return self
+        if not seconds > 0:
+            raise SettingError(f"timeout is {seconds!r}, but it must be > 0 seconds")
+        return Budget(min(self.deadline, time.monotonic() + seconds), self.memory)

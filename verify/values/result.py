@@ -1,0 +1,149 @@
+"""Result: the outcome of one claim about one input, with what it rests on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import Tensor
+
+
+class Verdict(str, Enum):
+    """What is known of a claim."""
+
+    VERIFIED = "verified"
+    FALSIFIED = "falsified"
+    UNKNOWN = "unknown"
+
+
+class StopReason(str, Enum):
+    """Why nothing was decided, and what to try."""
+
+    BOUNDS_TOO_LOOSE = (
+        "bounds too loose: no method in the strategy proved it and no attack refuted it; "
+        "try --method auto or alpha-crown, or a smaller eps"
+    )
+    OUT_OF_TIME = "timeout: give more with --timeout"
+    NOT_FINITE = (
+        "bounds are not finite: weights or inputs are too large for float32; "
+        "rescale the model or the inputs"
+    )
+    NOT_REPLAYED = (
+        "an attack found a counterexample that the model's own runtime does not confirm; "
+        "the margin there is within rounding"
+    )
+
+
+def norm_name(p: float) -> str:
+    """The norm as it is written on the command line: "inf", "2" or "1"."""
+    return "inf" if math.isinf(p) else f"{p:g}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """Whether every input within eps keeps its label.
+
+    Attributes:
+        index: number of the input in its data source.
+        label: the class that must hold.
+        predicted: what the model says of the input itself.
+        verdict: `VERIFIED` means for every float32 execution of the model file.
+        margin: if verified or unknown, the certified lower bound of the least
+            y_label - y_other over the region, in units of the logits; if falsified, its value at
+            the witness. NaN if nothing is known.
+        eps: radius in model input units.
+        p: the norm.
+        method: what decided: a bounder's name, or an attack's.
+        seconds: this input's share of the wall-clock time.
+        reason: empty, or why nothing was decided.
+        witness: shape (*input), float32, misclassified in the model's own runtime; or None.
+        distance: of the witness from the input, in the norm, rounded up; NaN without one.
+    """
+
+    index: int
+    label: int
+    predicted: int
+    verdict: Verdict
+    margin: float
+    eps: float
+    p: float
+    method: str
+    seconds: float
+    reason: str = ""
+    witness: Tensor | None = None
+    distance: float = math.nan
+
+    def to_record(self) -> dict[str, object]:
+        """The fields of the record schema; see docs/record-schema.md."""
+        return {
+            "index": self.index,
+            "label": self.label,
+            "predicted": self.predicted,
+            "verdict": self.verdict.value,
+            "margin": self.margin,
+            "eps": self.eps,
+            "norm": norm_name(self.p),
+            "method": self.method,
+            "seconds": self.seconds,
+            "reason": self.reason,
+            "distance": self.distance,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bracket:
+    """A certified lower and an attacked upper bound of one input's robustness radius.
+
+    Attributes:
+        index: number of the input in its data source.
+        label: the class that must hold.
+        predicted: what the model says of the input itself.
+        certified: no input within this distance changes the label; in model input units.
+        attacked: a misclassified input is this near, rounded up; infinite if none was found.
+        margin: certified lower bound of the margin at the certified radius; NaN if that is 0.
+        p: the norm.
+        method: the bounder behind `certified`.
+        attack: the attack behind `attacked`, or "".
+        seconds: this input's share of the wall-clock time.
+        reason: why the certified radius is 0, or the search stopped early; or "".
+        witness: shape (*input), float32, replayed in the model's own runtime; or None.
+    """
+
+    index: int
+    label: int
+    predicted: int
+    certified: float
+    attacked: float
+    margin: float
+    p: float
+    method: str
+    attack: str
+    seconds: float
+    reason: str = ""
+    witness: Tensor | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Falsified if the input itself is misclassified, verified if a radius is certified."""
+        if self.attacked == 0:
+            return Verdict.FALSIFIED
+        return Verdict.VERIFIED if self.certified > 0 else Verdict.UNKNOWN
+
+    def to_record(self) -> dict[str, object]:
+        """The fields of the record schema; see docs/record-schema.md."""
+        return {
+            "index": self.index,
+            "label": self.label,
+            "predicted": self.predicted,
+            "verdict": self.verdict.value,
+            "margin": self.margin,
+            "eps": self.certified,
+            "norm": norm_name(self.p),
+            "method": self.method,
+            "seconds": self.seconds,
+            "reason": self.reason,
+            "radius_certified": self.certified,
+            "radius_attacked": self.attacked,
+            "attack": self.attack,
+        }
