@@ -60,9 +60,7 @@ class GraphBuilder:
             for key, value in (tensors or {}).items()
         }
         input_shapes = tuple(self.shape(i) for i in inputs)
-        node = Node(
-            unique, op, inputs, shape or (), input_shapes, constants, dict(settings or {})
-        )
+        node = Node(unique, op, inputs, shape or (), input_shapes, constants, dict(settings or {}))
         if shape is None:
             zeros = [torch.zeros(1, *s, dtype=torch.float64) for s in input_shapes]
             try:
