@@ -86,3 +86,12 @@ def test_reasons_are_counted_below_the_table() -> None:
         "3 x time ran out", "1 x memory ran out", "1 x reason 0", "1 x reason 1", "1 x reason 2",
         "2 further reasons",
     ]  # fmt: skip
+
+
+def test_a_prediction_is_shown_where_one_differs_from_its_label() -> None:
+    """Otherwise it would say nothing that the label does not."""
+    rows = [{"index": i, "label": 1, "predicted": 1} for i in range(2)]
+    model = ModelStamp(None, None)
+    assert "predicted" not in shown(make_record("certify", rows, settings={}, model=model))
+    rows[1]["predicted"] = 7
+    assert "predicted" in shown(make_record("certify", rows, settings={}, model=model))

@@ -22,8 +22,8 @@ _ROUNDING = {
     "radius_certified": ROUND_FLOOR,
     "radius_attacked": ROUND_CEILING,
 }
-_NUMBERS = {"index", "label", "margin", "eps", "seconds", *BRACKET_FIELDS}
-_ORDER = (*RESULT_FIELDS[:3], *BRACKET_FIELDS, *RESULT_FIELDS[3:])
+_NUMBERS = {"index", "label", "predicted", "margin", "eps", "seconds", *BRACKET_FIELDS}
+_ORDER = ("index", "label", "predicted", "verdict", *BRACKET_FIELDS, *RESULT_FIELDS[3:])
 _HEAD = ("eps", "norm", "method")  # said once, above the table, where all rows agree
 
 
@@ -33,13 +33,15 @@ def record_table(record: Record, *, most_rows: int = MOST_ROWS) -> Table:
     Reasons are not in it: they are sentences, and mostly the same ones (`reason_lines`).
     """
     rows = record.rows()
-    said = _common(rows)
+    said = {*_common(rows), "reason"}
+    if any("radius_certified" in row for row in rows):
+        said.add("eps")  # the same number
+    if all(row.get("predicted") == row.get("label") for row in rows):
+        said.add("predicted")
     columns = [
         column
         for column in _ORDER
-        if column not in said
-        and column != "reason"
-        and any(row.get(column) is not None for row in rows)
+        if column not in said and any(row.get(column) is not None for row in rows)
     ]
     table = Table()
     for column in columns:
