@@ -11,6 +11,7 @@ interface, `attacks.registry` for the list.
 """
 
 from attacks.ball import Ball
+from attacks.bisection import Judge, minimal_radius
 from attacks.errors import AttackError, AttackInputError
 from attacks.fgsm import FGSM
 from attacks.ifgsm import IFGSM
@@ -31,7 +32,9 @@ __all__ = [
     "AttackInputError",
     "AttackResult",
     "Ball",
+    "Judge",
     "Model",
     "RadiusResult",
     "attack_named",
+    "minimal_radius",
 ]

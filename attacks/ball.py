@@ -55,6 +55,17 @@ class Ball:
         """The same norm and range with another radius."""
         return replace(self, eps=eps)
 
+    def rows(self, index: Tensor, x: Tensor) -> "Ball":
+        """The ball of the chosen samples of the batch `x`, which this ball was made for."""
+
+        def chosen(value: float | Tensor, dims: int) -> float | Tensor:
+            if isinstance(value, Tensor) and value.dim() == dims and len(value) == len(x):
+                return value[index]
+            return value
+
+        lower, upper = chosen(self.lower, x.dim()), chosen(self.upper, x.dim())
+        return replace(self, eps=chosen(self.eps, 1), lower=lower, upper=upper)
+
     def around(self, centre: Tensor) -> Region:
         """The set that this ball describes at each of the given inputs.
 
