@@ -24,7 +24,14 @@ from rich.table import Table
 from benchmarks import ours
 from benchmarks.machine import describe
 from benchmarks.outcome import Outcome
-from benchmarks.peers.auto_lirpa import AutoLirpa, ConvMode, Method, Settings, import_peer
+from benchmarks.peers.auto_lirpa import (
+    AutoLirpa,
+    ConvMode,
+    Method,
+    PeerMissingError,
+    Settings,
+    import_peer,
+)
 from benchmarks.records import Record, compare
 from benchmarks.suites.vnncomp import DEFAULT_FOLDER, NETWORKS, Instance, instances
 from benchmarks.timing import alternate
@@ -33,6 +40,8 @@ METHODS: tuple[Method, ...] = get_args(Method)
 CONV_MODES: tuple[ConvMode, ...] = get_args(ConvMode)
 # Both forms of convolutions are tried on the first instance only where the slower one is bearable.
 TRIED_METHODS = ("ibp", "crown")
+
+TABLE_WIDTH = 150  # columns that hold every heading and the longest network name
 
 Tool = Callable[[Instance], Outcome]
 
@@ -200,9 +209,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the plan of a command line; returns the exit code."""
     plan = parse(sys.argv[1:] if arguments is None else arguments)
     torch.set_num_threads(plan.threads)
-    peer = AutoLirpa(import_peer(plan.peer_path)) if "peer" in plan.tools else None
+    try:
+        peer = AutoLirpa(import_peer(plan.peer_path)) if "peer" in plan.tools else None
+    except PeerMissingError as error:
+        print(f"{error} Or measure our side alone by --only ours.", file=sys.stderr)
+        return 2
     machine = describe(plan.threads) | ({"auto_lirpa": peer.version} if peer else {})
     console, table = Console(), new_table()
+    console.width = max(console.width, TABLE_WIDTH)  # a log file has no width of its own
     for network in plan.networks:
         for method in plan.methods:
             console.print(f"{network} {method} ...", highlight=False)

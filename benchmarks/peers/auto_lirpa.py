@@ -94,8 +94,8 @@ def import_peer(path: Path | None = None) -> ModuleType:
     if named and str(named) not in sys.path:
         sys.path.insert(0, str(named))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        # It resets the warning filters while it is imported, so they cannot silence it.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             return importlib.import_module("auto_LiRPA")
     except ImportError as error:
         raise PeerMissingError(
