@@ -226,7 +226,7 @@ def output_of(proto: onnx.ModelProto, path: Path) -> str:
             f"{path} has {len(names)} outputs ({', '.join(names)}), expected one. "
             "Export the model with the logits as its only output."
         )
-    return names[0]
+    return str(names[0])
 
 
 def sample_shape(declared: InputDeclaration, path: Path) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Bytes of an untrusted .onnx or .onnx.gz file -> ModelProto, within limits and inside its folder."""
+"""Bytes of an untrusted .onnx or .onnx.gz file -> ModelProto, within limits and its own folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from typing import IO
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import (  # type: ignore[import-untyped]  # ships no types
+    DecodeError,
+    EncodeError,
+)
 from onnx import TensorProto, helper, numpy_helper
 
 from verify.errors import ModelError
@@ -229,7 +232,7 @@ def byte_count(tensor: TensorProto, path: Path) -> int:
         ) from error
     if any(d < 0 for d in tensor.dims):
         raise ModelError(f"tensor {tensor.name!r} of {path} has shape {list(tensor.dims)}")
-    return prod(tensor.dims) * dtype.itemsize
+    return int(prod(tensor.dims) * dtype.itemsize)
 
 
 def array_of(tensor: TensorProto) -> np.ndarray:

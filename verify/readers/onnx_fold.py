@@ -19,8 +19,8 @@ def quotient(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """x / y; integers are cut towards zero, as ONNX says."""
     if x.dtype.kind in "iu":
         whole = np.abs(x) // np.abs(y)
-        return (np.sign(x) * np.sign(y) * whole).astype(x.dtype)
-    return x / y
+        return np.asarray(np.sign(x) * np.sign(y) * whole, dtype=x.dtype)
+    return np.asarray(x / y)
 
 
 FOLDS: dict[str, Callable[..., np.ndarray]] = {

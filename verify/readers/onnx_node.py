@@ -62,7 +62,7 @@ class OnnxNode:
         if attribute.type != kind:
             raise self.invalid(
                 f"attribute {name!r} has type {attribute.type}, expected {kind} "
-                f"({Attribute.AttributeType.Name(kind)})"  # type: ignore[arg-type]
+                f"({Attribute.AttributeType.Name(kind)})"
             )
         return attribute
 

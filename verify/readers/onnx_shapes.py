@@ -1,4 +1,4 @@
-"""Reshape and its relatives: the same entries under another shape. Constants fold, variables move."""
+"""Reshape and its relatives: the same entries under another shape, constant or variable."""
 
 from __future__ import annotations
 
