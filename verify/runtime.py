@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from verify.errors import MismatchError, ModelError, ShapeError
-from verify.readers.onnx import OnnxModel
+from verify.graph.ir import Graph
 from verify.traverse import run
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ SAMPLES = 3
 """Random inputs per magnitude in `cross_check`."""
 
 MAGNITUDES = (1.0, 100.0)
-"""Standard deviations of the normal inputs in `cross_check`; inputs uniform in [0, 1] come first."""
+"""Standard deviations of normal inputs in `cross_check`; others are uniform in [0, 1]."""
 
 RELATIVE = 1e-4
 """Difference allowed between the file in float32 and our graph in float64, relative to the largest
@@ -37,6 +38,46 @@ that cancel large terms lose more than RELATIVE, in any order of summation, and 
 
 SILENT = 4
 """ONNX Runtime's log level "fatal": its errors arrive as exceptions, once."""
+
+
+class ModelFile(Protocol):
+    """What the runtime needs of a model that was read; `verify.readers.onnx.OnnxModel` is one."""
+
+    @property
+    def graph(self) -> Graph:
+        """Our reading of it."""
+
+    @property
+    def path(self) -> Path:
+        """Where it was read from, for messages."""
+
+    @property
+    def data(self) -> bytes:
+        """The serialised model that was read."""
+
+    @property
+    def input_name(self) -> str:
+        """Of the one input."""
+
+    @property
+    def output_name(self) -> str:
+        """Of the one output."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample, without batch axis."""
+
+    @property
+    def has_batch_axis(self) -> bool:
+        """Whether the file's input has a batch axis in front of that."""
+
+    @property
+    def batched(self) -> bool:
+        """Whether the file leaves the batch size open."""
+
+    @property
+    def dtype(self) -> str:
+        """Of the file's input: "float32" or "float64"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +104,7 @@ class Runtime:
             two inputs at once gave what they gave one by one.
     """
 
-    def __init__(self, model: OnnxModel, *, threads: int = 1) -> None:
+    def __init__(self, model: ModelFile, *, threads: int = 1) -> None:
         """Start the sessions.
 
         Args:
@@ -172,7 +213,7 @@ class Runtime:
         return bool(((together - alone).abs() <= RELATIVE * scale).all())
 
 
-def session(model: OnnxModel, threads: int, *, optimise: bool) -> InferenceSession:
+def session(model: ModelFile, threads: int, *, optimise: bool) -> InferenceSession:
     """A CPU session on the bytes that were read.
 
     Raises:
@@ -202,7 +243,7 @@ def strictly_above(output: Tensor, labels: Tensor) -> Tensor:
     return (flat > own).any(dim=1)
 
 
-def probes(model: OnnxModel, seed: int) -> Tensor:
+def probes(model: ModelFile, seed: int) -> Tensor:
     """Random inputs of several magnitudes, float32, shape (batch, *input)."""
     generator = torch.Generator().manual_seed(seed)
     shape = (SAMPLES, *model.input_shape)
@@ -211,7 +252,7 @@ def probes(model: OnnxModel, seed: int) -> Tensor:
     return torch.cat((uniform, *normal))
 
 
-def cross_check(model: OnnxModel, runtime: Runtime, *, seed: int = 0) -> CrossCheck:
+def cross_check(model: ModelFile, runtime: Runtime, *, seed: int = 0) -> CrossCheck:
     """Compare our graph in float64 with the file in ONNX Runtime on random inputs.
 
     Args:
