@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from verify.readers.datasets import channel_values, default_source, load_dataset
+from verify.readers.datasets import channel_values, default_source, load_dataset, parse_scale
 from verify.readers.datasets_shape import arrange, channel_axis
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "images"
@@ -225,6 +225,12 @@ def test_labels_csv_lists_the_images(tmp_path: Path) -> None:
     assert data.labels is not None
     assert data.labels.tolist() == [4, 2]
     assert data.x[:, 0, 0].tolist() == [ord("b"), ord("a")]
+
+
+@pytest.mark.parametrize(("text", "scale"), [("none", 1), ("None ", 1), ("255", 255), ("0.5", 0.5)])
+def test_a_scale_as_an_option_says_it(text: str, scale: float) -> None:
+    """A word for leaving the values alone, or the divisor."""
+    assert parse_scale(text) == scale
 
 
 def test_data_beside_the_model_comes_first(tmp_path: Path) -> None:

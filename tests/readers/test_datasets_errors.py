@@ -13,7 +13,7 @@ from PIL import Image
 
 from verify.errors import DataError, InputError, SettingError
 from verify.readers import datasets_arrays
-from verify.readers.datasets import channel_values, default_source, load_dataset
+from verify.readers.datasets import channel_values, default_source, load_dataset, parse_scale
 
 Make = Callable[[Path], object]
 
@@ -98,15 +98,18 @@ def test_bad_archives(tmp_path: Path, make: Make, match: str) -> None:
     ("content", "match"),
     [
         (b"", "cannot be read as a .npy array"),
-        (b"\x93NUMPY\x01\x00", "cannot be read as a .npy array"),
+        (b"\x93NUMPY\x01\x00", "has a header that cannot be read"),
         (header("(2, 4)"), r"declares shape \(2, 4\) \(32 bytes\), but 16 bytes follow"),
         (header("(0, 4)"), "but 16 bytes follow"),
         (header("(-1, -4)"), r"declares shape \(-1, -4\)"),
         (header(f"({2**62}, {2**62}, 4)"), "but 16 bytes follow"),
         (header("(1, 4)", "'|O'"), "type object, expected plain numbers"),
         (header("(1,)", "[('a', '<f4', (4,))]"), "expected plain numbers"),
-        (header("(1, 4)", "'<zz'"), "cannot be read as a .npy array"),
-        (header("__import__('os').abort()"), "cannot be read as a .npy array"),
+        (header("(1, 4)", "'<zz'"), "has a header that cannot be read"),
+        (header("__import__('os').abort()"), "has a header that cannot be read"),
+        (header("(1, 4), {"), "has a header that cannot be read"),
+        (header("(1, 4, \\xff"), "has a header that cannot be read"),
+        (header("(True, 4)"), "expected integers"),
         (header("(1, 4)", version=b"\x07\x00"), "in .npy version 7.0"),
     ],
 )
@@ -318,6 +321,13 @@ def test_rows_beyond_the_last_are_refused(tmp_path: Path, name: str) -> None:
 def test_settings_out_of_range(options: dict[str, object], match: str) -> None:
     """An option that cannot be meant is an error of the setting."""
     refused("digits", match, SettingError, input_shape=(64,), **options)
+
+
+@pytest.mark.parametrize("text", ["", "half", "0", "-255", "inf", "nan"])
+def test_a_scale_that_is_no_number_is_refused(text: str) -> None:
+    """The option is checked before any data are read."""
+    with pytest.raises(SettingError, match="scale must be 'none' or a positive number"):
+        parse_scale(text)
 
 
 def test_values_outside_the_input_range_are_named() -> None:

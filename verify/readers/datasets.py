@@ -121,6 +121,25 @@ def default_source(model: str | Path, *, input_shape: Sequence[int]) -> str:
     )
 
 
+def parse_scale(text: str) -> float:
+    """What values are divided by, as an option says it: "none" (by nothing) or a positive number.
+
+    Raises:
+        SettingError: if it is neither.
+    """
+    if text.strip().lower() == "none":
+        return 1.0
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = math.nan
+    if not (math.isfinite(scale) and scale > 0):
+        raise SettingError(
+            f"scale must be 'none' or a positive number, got {text!r}. Values are divided by it."
+        )
+    return scale
+
+
 def channel_values(
     values: Sequence[float], input_shape: Sequence[int], *, name: str, positive: bool = False
 ) -> Tensor:

@@ -6,10 +6,12 @@ holds, below a limit, are read at all. Nothing is ever unpickled.
 """
 
 import math
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -18,7 +20,7 @@ from numpy.lib import format as npy
 from verify.errors import DataError
 from verify.readers.datasets_rows import Rows, Selection, whole_labels
 
-# Uncompressed size of all arrays read from one file: ten times CIFAR-10's test images in float32.
+# Uncompressed size of all arrays read from one file; CIFAR-10's test images in float32 are 123 MB.
 MAX_BYTES = 2**31
 MAX_ENTRIES = 1000  # of an archive; np.savez writes one per array
 
@@ -142,7 +144,16 @@ def _read_header(stream: IO[bytes], where: str) -> _Header:
             f"array {where} is in .npy version {version[0]}.{version[1]}, expected 1.0 or 2.0. "
             "Save it again as an array of plain numbers."
         )
-    return _Header(*readers[version](stream))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python 2's long integers, and of odd escapes
+            shape, fortran, dtype = readers[version](stream)
+    except (ValueError, TypeError, SyntaxError, TokenError, MemoryError, RecursionError):
+        # NumPy reads the header as a Python literal, which fails in all of these ways.
+        raise DataError(f"array {where} has a header that cannot be read. Save it again.") from None
+    if not all(type(length) is int for length in shape):  # True passes for an integer in NumPy
+        raise DataError(f"array {where} has shape {shape}, expected integers. Save it again.")
+    return _Header(shape, fortran, dtype)
 
 
 def _rows(array: np.ndarray, selection: Selection, where: str) -> Rows:
