@@ -13,10 +13,12 @@ from torch import Tensor
 
 from verify.graph.ir import Graph, Node
 from verify.ops.registry import lookup, noise_of
+from verify.ops.windowed import aligned, common_window, dense, pull_back_window, weighed_window
 from verify.values.bounds import Bounds
 from verify.values.linear_form import LinearForm
 from verify.values.relaxation import Relaxation
 from verify.values.rounding import Rounding, unit
+from verify.values.window import Window
 
 
 def evaluate(graph: Graph, x: Tensor) -> dict[str, Tensor]:
@@ -59,23 +61,32 @@ def propagate(graph: Graph, start: Bounds, rounding: Rounding | None = None) -> 
     return bounds
 
 
-def merged(old: LinearForm, new: LinearForm, size: Tensor | None) -> LinearForm:
+def merged(
+    old: LinearForm, new: LinearForm, shape: tuple[int, ...], size: Tensor | None
+) -> LinearForm:
     """The sum of two forms at one node; `size` (|x| there) pays for rounding the sum."""
-    coeff = old.coeff + new.coeff
+    if old.window is None and new.window is None:
+        window, coeff = None, old.coeff + new.coeff
+    else:
+        window = common_window(old, new)
+        first, second = aligned(old, new, shape)
+        coeff = first + second
     const = old.const + new.const
     if old.error is None and new.error is None:
-        return LinearForm(coeff, const)
+        return LinearForm(coeff, const, None, window)
     error = torch.zeros_like(const)
     for part in (old.error, new.error):
         if part is not None:
             error = error + part
     if size is not None:
-        error = error + weighed(coeff, size) * (2 * unit(coeff.dtype))
-    return LinearForm(coeff, const, error + const.abs() * (2 * unit(coeff.dtype)))
+        error = error + weighed(coeff, window, size) * (2 * unit(coeff.dtype))
+    return LinearForm(coeff, const, error + const.abs() * (2 * unit(coeff.dtype)), window)
 
 
-def weighed(coeff: Tensor, vector: Tensor) -> Tensor:
+def weighed(coeff: Tensor, window: Window | None, vector: Tensor) -> Tensor:
     """|A|·v for v of shape (batch, *node); gives (batch, row)."""
+    if window is not None:
+        return weighed_window(coeff, window, vector)
     return torch.matmul(coeff.flatten(2).abs(), vector.flatten(1)[:, :, None])[:, :, 0]
 
 
@@ -102,7 +113,7 @@ def pull_back(
         record: if given, filled with the coefficients met at the output of each nonlinear node.
 
     Returns:
-        Coefficients of shape (batch, row, *input).
+        Coefficients of shape (batch, row, *input), or a window over the input.
     """
     pending = {start: form}
     for node in reversed(graph.nodes[1:]):
@@ -111,14 +122,16 @@ def pull_back(
         here = pending.pop(node.name)
         op = lookup(node)
         if record is not None and op.relax is not None:
-            record[node.name] = here.coeff
-        pieces = op.pull_back(node, here, lines.get(node.name))
+            record[node.name] = dense(here, node.shape).coeff
+        pieces = pull_back_window(node, here, lines.get(node.name))
         if noise is not None:
             pieces = charged(here, pieces, noise.get(node.name))
-        for name, piece in zip(node.inputs, pieces, strict=True):
+        for name, shape, piece in zip(node.inputs, node.input_shapes, pieces, strict=True):
             if name in pending:
-                piece = merged(pending[name], piece, sizes[name] if sizes else None)
-            pending[name] = piece
+                size = sizes[name] if sizes else None
+                pending[name] = merged(pending[name], piece, shape, size)
+            else:
+                pending[name] = piece
     return pending[graph.input.name]
 
 
@@ -130,6 +143,6 @@ def charged(
     error = here.error if here.error is not None else torch.zeros_like(here.const)
     error = error + (first.const.abs() + here.const.abs()) * (4 * unit(first.const.dtype))
     if noise is not None:
-        error = error + weighed(here.coeff, noise)
-    others = (LinearForm(p.coeff, p.const, torch.zeros_like(p.const)) for p in rest)
-    return (LinearForm(first.coeff, first.const, error), *others)
+        error = error + weighed(here.coeff, here.window, noise)
+    others = (LinearForm(p.coeff, p.const, torch.zeros_like(p.const), p.window) for p in rest)
+    return (LinearForm(first.coeff, first.const, error, first.window), *others)

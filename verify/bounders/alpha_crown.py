@@ -20,6 +20,7 @@ from verify.bounders.backward import BackwardPass
 from verify.bounders.interval import margins
 from verify.graph.ir import Node
 from verify.ops.registry import lookup
+from verify.ops.windowed import dense
 from verify.problem import Problem
 from verify.values.bounds import Bounds
 from verify.values.budget import Budget
@@ -150,7 +151,7 @@ def slope_gradients(
     nodes: list[Node],
 ) -> dict[str, Tensor]:
     """d bound / d alpha for every free node: one forward walk from the rows' minimisers."""
-    point = walk.region.minimiser(pulled.coeff)
+    point = walk.region.minimiser(dense(pulled, walk.graph.input.shape).coeff)
     batch, row = point.shape[:2]
     values = {walk.graph.input.name: point.flatten(0, 1)}
     wanted = {node.name for node in nodes if node.name in record}

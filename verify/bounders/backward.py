@@ -21,6 +21,7 @@ from verify.values.linear_form import LinearForm
 from verify.values.region import Region
 from verify.values.relaxation import Relaxation
 from verify.values.rounding import Rounding
+from verify.values.window import Window
 
 WORKING_COPIES = 6
 """Tensors of the size of a chunk's coefficients that live at once in a pull-back."""
@@ -56,14 +57,14 @@ class BackwardPass:
         if self.region.is_box:
             self.exact[start] = 0
 
-    def visit(self, node: Node) -> None:
-        """Interval bounds and noise of a node whose inputs are done, and lines if it is nonlinear.
+    def visit(self, node: Node, *, lines: bool = True) -> None:
+        """Interval bounds and noise of a node whose inputs are done, and its lines if wanted.
 
         Whatever tightens the inputs' bounds comes before this call.
         """
         op = lookup(node)
         inputs = tuple(self.bounds[name] for name in node.inputs)
-        if op.relax is not None:
+        if op.relax is not None and lines:
             self.lines[node.name] = op.relax(node, inputs[0], None)
         if self.rounding is not None:
             for name, bounds in zip(node.inputs, inputs, strict=True):
@@ -80,7 +81,8 @@ class BackwardPass:
             return
         op = lookup(node)
         mixed = self.exact[node.inputs[0]] + int(op.mixes)
-        if op.relax is None and mixed <= 1:
+        # An elementwise function of one attained interval attains its image's ends.
+        if mixed <= 1:
             self.exact[node.name] = mixed
 
     def undecided_rows(self, node: Node) -> Tensor | None:
@@ -112,23 +114,54 @@ class BackwardPass:
         Where the node's operator can lay out its own rows, the form is already over its input.
         """
         node = self.graph.node(name)
+        if len(node.shape) == 3:
+            return self.patches(node, index)
         rows = lookup(node).rows
         batch, count = index.shape
         if rows is None or (node.op == "Gemm" and len(node.shape) > 1):
             coeff = torch.zeros(batch, count, node.size, dtype=self.graph.dtype)
             coeff.scatter_(2, index[:, :, None], 1.0)
-            coeff = torch.cat((coeff, -coeff), dim=1).view(batch, 2 * count, *node.shape)
-            const = coeff.new_zeros(batch, 2 * count)
-            error = None if self.rounding is None else torch.zeros_like(const)
-            return name, LinearForm(coeff, const, error)
-        coeff = rows(node, index)
-        channel = index // (node.size // len(node.tensors["bias"]))
-        const = node.tensors["bias"][channel]
-        error = None
+            coeff = coeff.view(batch, count, *node.shape)
+            return name, self.signed(coeff, coeff.new_zeros(batch, count), None)
+        bias = node.tensors["bias"]
+        const = bias[index // (node.size // len(bias))]
+        return node.inputs[0], self.signed(rows(node, index), const, self.start_error(node, index))
+
+    def patches(self, node: Node, index: Tensor) -> tuple[str, LinearForm]:
+        """The same for a map of shape (channels, height, width): rows as windows."""
+        places = node.shape[1] * node.shape[2]
+        channel = index // places
+        window = Window(
+            index % places, 2, (node.shape[1], node.shape[2]), stride=(1, 1), offset=(0, 0)
+        )
+        plain = node.op == "Conv" and node.scalar("groups") == 1
+        if plain and node.settings["dilation"] == (1, 1):
+            stride, padding = node.settings["stride"], node.settings["padding"]
+            window = window.through((stride[0], stride[1]), (padding[0], padding[1]))
+            coeff, const = node.tensors["weight"][channel], node.tensors["bias"][channel]
+            form = self.signed(coeff, const, self.start_error(node, index), window)
+            return node.inputs[0], form
+        every = torch.eye(node.shape[0], dtype=self.graph.dtype)
+        coeff = every[channel][..., None, None]
+        zeros = coeff.new_zeros(index.shape)
+        return node.name, self.signed(coeff, zeros, None, window)
+
+    def start_error(self, node: Node, index: Tensor) -> Tensor | None:
+        """What the start node itself may be off by, where its rows skip the walk's charge."""
+        if self.rounding is None:
+            return None
+        return self.noise[node.name].flatten(1).gather(1, index)
+
+    def signed(
+        self, coeff: Tensor, const: Tensor, error: Tensor | None, window: Window | None = None
+    ) -> LinearForm:
+        """Rows and their negations, one after the other."""
         if self.rounding is not None:
-            error = self.noise[name].flatten(1).gather(1, index).repeat(1, 2)
-        form = LinearForm(torch.cat((coeff, -coeff), 1), torch.cat((const, -const), 1), error)
-        return node.inputs[0], form
+            error = torch.zeros_like(const) if error is None else error
+            error = error.repeat(1, 2)
+        return LinearForm(
+            torch.cat((coeff, -coeff), dim=1), torch.cat((const, -const), dim=1), error, window
+        )
 
     def pulled(
         self,

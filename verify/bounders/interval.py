@@ -49,7 +49,7 @@ class Interval:
         walk = BackwardPass(problem.graph, problem.region, self.rounding, budget)
         linear = {problem.graph.input.name}
         for node in problem.graph.nodes[1:]:
-            walk.visit(node)
+            walk.visit(node, lines=not problem.region.is_box)
             affine = lookup(node).relax is None and all(name in linear for name in node.inputs)
             if affine:
                 linear.add(node.name)

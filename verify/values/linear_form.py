@@ -6,18 +6,23 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from verify.values.window import Window
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearForm:
     """One linear function per (batch, row): `coeff`·x + `const`, less at most `error`.
 
     Attributes:
-        coeff: A, shape (batch, row, *node).
+        coeff: A, shape (batch, row, *node); or, with a window, only the patch of the node's map
+            that can be non-zero, shape (batch, row, channels, *patch).
         const: b, shape (batch, row).
         error: shape (batch, row), >= 0, or None where rounding is not accounted for. What the form
             stands for is at least A·x + b - error, with A and b read as exact numbers.
+        window: where the patches lie; None where `coeff` is over the whole node.
     """
 
     coeff: Tensor
     const: Tensor
     error: Tensor | None = None
+    window: Window | None = None

@@ -17,6 +17,7 @@ from verify.errors import SettingError, ShapeError
 from verify.values.bounds import Bounds
 from verify.values.linear_form import LinearForm
 from verify.values.rounding import SPARE, gamma, unit
+from verify.values.window import Window
 
 OUTWARD = 2.0**-50
 """Relative widening that pays for centre +- eps in float64 (three roundings)."""
@@ -104,9 +105,11 @@ class Box:
 
     def minimise(self, form: LinearForm) -> Tensor:
         """min A·x + b = A·c + b - |A|·r with centre c and half width r."""
-        flat = flat_rows(form, tuple(self.lower.shape[1:]))
         centre = (self.lower + self.upper) / 2
         radius = torch.maximum(self.upper - centre, centre - self.lower)
+        if form.window is not None:
+            return self.minimise_patches(form, form.window, centre, radius)
+        flat = flat_rows(form, tuple(self.lower.shape[1:]))
         spread = at_point(flat.abs(), radius)
         value = at_point(flat, centre) + form.const - spread
         if form.error is None:
@@ -114,6 +117,23 @@ class Box:
         # |A|·X; the widths above are rounded too, by at most one unit of X.
         size = at_point(flat.abs(), self.bounds().magnitude())
         return settle(value, form, size, flat.shape[2])
+
+    def minimise_patches(
+        self, form: LinearForm, window: Window, centre: Tensor, radius: Tensor
+    ) -> Tensor:
+        """`minimise` for a form kept as patches; overhanging cells meet centre and radius 0."""
+        kernel = (form.coeff.shape[3], form.coeff.shape[4])
+        split = form.coeff.unflatten(1, (window.repeats, window.place.shape[1])).flatten(3)
+
+        def dotted(rows: Tensor, values: Tensor) -> Tensor:
+            patches = window.gather(values, kernel)[:, 0].flatten(2)
+            return torch.einsum("bkpn,bpn->bkp", rows, patches).flatten(1)
+
+        sizes = split.abs()
+        value = dotted(split, centre) + form.const - dotted(sizes, radius)
+        if form.error is None:
+            return value
+        return settle(value, form, dotted(sizes, self.bounds().magnitude()), split.shape[3])
 
     def minimiser(self, coeff: Tensor) -> Tensor:
         """The corner that each row points away from."""
@@ -210,6 +230,9 @@ class LpBall:
         Any multiplier bounds from above what the steps can gain, so rounding in the search for it
         costs tightness only.
         """
+        if form.window is not None:
+            laid = form.window.scatter(form.coeff, tuple(self.centre.shape[1:]))
+            return self.minimise(LinearForm(laid, form.const, form.error))
         flat = flat_rows(form, tuple(self.centre.shape[1:]))
         size, room = flat.abs(), self.room(flat)
         steps = self.steps(flat)

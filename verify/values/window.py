@@ -1,0 +1,150 @@
+"""Window: where the coefficients of local rows lie, when only a patch of the map can be non-zero.
+
+A row for one output of a convolution reads a small patch of each earlier map. Kept as patches, the
+pull-back costs as much as the patches hold, not as much as the maps. Patches may overhang the map;
+what overhangs stands for padding and is zeroed before it could meet anything but zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """Patch p starts at `stride * position(p) + offset` on a map, position running over a grid.
+
+    Attributes:
+        place: which grid position each row sits at, flat, int64, shape (batch, places); rows of a
+            form are `repeats` blocks of these, in the same order.
+        repeats: blocks of rows that share the places (2 where rows come with their negations).
+        grid: positions along height and width, of the node the rows started at.
+        stride: cells of this map per grid step, along height and width.
+        offset: first cell of position 0; negative where padding precedes the map.
+    """
+
+    place: Tensor
+    repeats: int
+    grid: tuple[int, int]
+    stride: tuple[int, int]
+    offset: tuple[int, int]
+
+    def through(self, stride: tuple[int, int], padding: tuple[int, int]) -> Window:
+        """The window over the input of a convolution with these settings."""
+        return replace(
+            self,
+            stride=(self.stride[0] * stride[0], self.stride[1] * stride[1]),
+            offset=(
+                self.offset[0] * stride[0] - padding[0],
+                self.offset[1] * stride[1] - padding[1],
+            ),
+        )
+
+    def pads(self, shape: tuple[int, ...], kernel: tuple[int, int]) -> tuple[int, int, int, int]:
+        """How far patches overhang a map (channels, height, width): left, right, top, bottom."""
+        over = []
+        for axis in (1, 0):
+            last = (self.grid[axis] - 1) * self.stride[axis] + self.offset[axis] + kernel[axis]
+            over += [max(0, -self.offset[axis]), max(0, last - shape[1 + axis])]
+        return (over[0], over[1], over[2], over[3])
+
+    def overhangs(self, shape: tuple[int, ...], kernel: tuple[int, int]) -> bool:
+        """Whether some patch leaves the map."""
+        return any(self.pads(shape, kernel))
+
+    def table(self, values: Tensor, kernel: tuple[int, int], fill: float = 0.0) -> Tensor:
+        """The patches of a map, one per grid position.
+
+        Args:
+            values: shape (batch, channels, height, width).
+            kernel: height and width of a patch.
+            fill: what overhanging cells hold.
+
+        Returns:
+            Shape (batch, positions, channels * kernel height * kernel width).
+        """
+        left, right, top, bottom = self.pads(tuple(values.shape[1:]), kernel)
+        if left or right or top or bottom:
+            values = functional.pad(values, (left, right, top, bottom), value=fill)
+        start_y, start_x = self.offset[0] + top, self.offset[1] + left
+        batch_step, channel_step, row_step, cell_step = values.stride()
+        patches = values.as_strided(
+            (values.shape[0], *self.grid, values.shape[1], *kernel),
+            (
+                batch_step,
+                self.stride[0] * row_step,
+                self.stride[1] * cell_step,
+                channel_step,
+                row_step,
+                cell_step,
+            ),
+            values.storage_offset() + start_y * row_step + start_x * cell_step,
+        )
+        return patches.reshape(values.shape[0], self.grid[0] * self.grid[1], -1)
+
+    def gather(self, values: Tensor, kernel: tuple[int, int]) -> Tensor:
+        """The patch under each row; shape (batch, 1, places, channels, *kernel).
+
+        The axis of length 1 stands for the blocks of rows.
+        """
+        table = self.table(values, kernel)
+        if len(table) == 1:
+            rows = table[0].index_select(0, self.place[0])[None]
+        else:
+            index = self.place[:, :, None].expand(-1, -1, table.shape[2])
+            rows = table.gather(1, index)
+        return rows.view(len(table), 1, -1, values.shape[1], *kernel)
+
+    def inside(self, shape: tuple[int, ...], kernel: tuple[int, int], like: Tensor) -> Tensor:
+        """1 on cells of the map, 0 on overhanging ones; (batch, 1, places, 1, *kernel)."""
+        ones = like.new_ones(len(self.place), 1, *shape[1:])
+        return self.gather(ones, kernel)
+
+    def scatter(self, coeff: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Patches laid into zeros.
+
+        Args:
+            coeff: shape (batch, row, channels, *kernel).
+            shape: of the map (channels, height, width).
+
+        Returns:
+            Shape (batch, row, *shape).
+        """
+        batch, row, channels, height, width = coeff.shape
+        left, right, top, bottom = self.pads(shape, (height, width))
+        tall, wide = shape[1] + top + bottom, shape[2] + left + right
+        device = coeff.device
+        y, x = self.place // self.grid[1], self.place % self.grid[1]
+        base = (y * self.stride[0] + self.offset[0] + top) * wide
+        base = base + x * self.stride[1] + self.offset[1] + left
+        cells = (torch.arange(height, device=device) * wide)[:, None]
+        cells = (cells + torch.arange(width, device=device)).reshape(-1)
+        target = (base[:, :, None] + cells).repeat(1, self.repeats, 1)
+        target = target[:, :, None].expand(batch, row, channels, -1)
+        laid = coeff.new_zeros(batch, row, channels, tall * wide)
+        laid.scatter_(3, target, coeff.reshape(batch, row, channels, -1))
+        laid = laid.view(batch, row, channels, tall, wide)
+        return laid[:, :, :, top : top + shape[1], left : left + shape[2]]
+
+    def grown(self, coeff: Tensor, other: Window, kernel: tuple[int, int]) -> Tensor:
+        """Coefficients padded so that their patches also cover the other window's."""
+        height, width = coeff.shape[3:]
+        top = max(0, self.offset[0] - other.offset[0])
+        left = max(0, self.offset[1] - other.offset[1])
+        bottom = max(0, other.offset[0] + kernel[0] - self.offset[0] - height)
+        right = max(0, other.offset[1] + kernel[1] - self.offset[1] - width)
+        return functional.pad(coeff, (left, right, top, bottom))
+
+    def union(self, other: Window) -> Window:
+        """The window of patches that cover both."""
+        return replace(
+            self,
+            offset=(
+                min(self.offset[0], other.offset[0]),
+                min(self.offset[1], other.offset[1]),
+            ),
+        )
