@@ -63,16 +63,20 @@ class Region:
     def project(self, x: Tensor) -> Tensor:
         """The Euclidean projection of each point onto the set, rounded inwards.
 
+        A point that lies inside already is returned unchanged, to the bit.
+
         Args:
-            x: shape (batch, *input); entries that are NaN are taken to be the centre's.
+            x: shape (batch, *input); entries that are NaN or infinite become the centre's.
         """
-        x = torch.where(x.isnan(), self.centre, x).clamp(self.low, self.high)
+        x = torch.where(x.isfinite(), x, self.centre)
         if self.p == math.inf:
-            return x
+            return x.clamp(self.low, self.high)
         centre, low, high = self._box()
         delta = x.flatten(1).double() - centre.double()
         nearest = project_l2 if self.p == 2 else project_l1
-        return self._put(nearest(delta, low, high, self.eps))
+        projected = self._put(nearest(delta, low, high, self.eps))
+        inside = self.contains(x).reshape(-1, *[1] * (x.dim() - 1))
+        return torch.where(inside, x, projected)
 
     def extreme(self, gradient: Tensor) -> Tensor:
         """The point of the set with the largest inner product with `gradient`, rounded inwards.
