@@ -40,7 +40,7 @@ SILENT = 4
 """ONNX Runtime's log level "fatal": its errors arrive as exceptions, once."""
 
 
-class ModelFile(Protocol):
+class RunnableModel(Protocol):
     """What the runtime needs of a model that was read; `verify.readers.onnx.OnnxModel` is one."""
 
     @property
@@ -104,7 +104,7 @@ class Runtime:
             two inputs at once gave what they gave one by one.
     """
 
-    def __init__(self, model: ModelFile, *, threads: int = 1) -> None:
+    def __init__(self, model: RunnableModel, *, threads: int = 1) -> None:
         """Start the sessions.
 
         Args:
@@ -213,7 +213,7 @@ class Runtime:
         return bool(((together - alone).abs() <= RELATIVE * scale).all())
 
 
-def session(model: ModelFile, threads: int, *, optimise: bool) -> InferenceSession:
+def session(model: RunnableModel, threads: int, *, optimise: bool) -> InferenceSession:
     """A CPU session on the bytes that were read.
 
     Raises:
@@ -243,7 +243,7 @@ def strictly_above(output: Tensor, labels: Tensor) -> Tensor:
     return (flat > own).any(dim=1)
 
 
-def probes(model: ModelFile, seed: int) -> Tensor:
+def probes(model: RunnableModel, seed: int) -> Tensor:
     """Random inputs of several magnitudes, float32, shape (batch, *input)."""
     generator = torch.Generator().manual_seed(seed)
     shape = (SAMPLES, *model.input_shape)
@@ -252,7 +252,7 @@ def probes(model: ModelFile, seed: int) -> Tensor:
     return torch.cat((uniform, *normal))
 
 
-def cross_check(model: ModelFile, runtime: Runtime, *, seed: int = 0) -> CrossCheck:
+def cross_check(model: RunnableModel, runtime: Runtime, *, seed: int = 0) -> CrossCheck:
     """Compare our graph in float64 with the file in ONNX Runtime on random inputs.
 
     Args:

@@ -70,10 +70,8 @@ def add_variables(
     """The signed sum of variables, broadcast to one shape."""
     shape = joint_shape(importer, node, *(v.shape for v in values))
     met = [meets(importer, node, v, shape, f"expand{i}") for i, v in enumerate(values)]
-    batch = all(v.batch for v in met)
-    if not batch:
-        met = [
-            importer.viewed(node, v, shape, batch=False, step=f"align{i}")
-            for i, v in enumerate(met)
-        ]
+    batch = leads_with_batch(shape)
+    met = [
+        importer.viewed(node, v, shape, batch=batch, step=f"align{i}") for i, v in enumerate(met)
+    ]
     return importer.emit("Add", tuple(met), node, batch=batch, settings={"signs": signs}, step=step)

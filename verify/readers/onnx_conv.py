@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -32,6 +33,16 @@ class Windows:
     after: tuple[int, ...]
     count: tuple[int, ...]
     spill: tuple[int, ...]
+
+
+MAX_TAPS = 2**28
+"""Most entries of all windows of one node together (2 GB unrolled in float64)."""
+
+
+def refuse_many(node: OnnxNode, windows: Windows, channels: int) -> None:
+    """Raise if unrolling the windows would take too much memory."""
+    if prod(windows.kernel) * prod(windows.count) * channels > MAX_TAPS:
+        raise node.invalid(f"its windows hold more than {MAX_TAPS} entries together")
 
 
 def spread(node: OnnxNode, name: str, rank: int, default: int, least: int) -> tuple[int, ...]:
@@ -163,6 +174,7 @@ def read_conv(importer: Importer, node: OnnxNode) -> list[Value]:
     if tuple(bias.shape) != (outputs,):
         raise node.invalid(f"its bias has shape {tuple(bias.shape)}, expected ({outputs},)")
     windows = read_windows(importer, node, value, tuple(kernel))
+    refuse_many(node, windows, value.shape[1])
     return [convolution(importer, node, value, windows, weight, bias, groups)]
 
 

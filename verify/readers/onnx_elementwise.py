@@ -136,10 +136,11 @@ def clipped(
     """min(max(x, low), high); infinite ends are open."""
     if math.isnan(low) or math.isnan(high):
         raise node.invalid(f"its range is [{low}, {high}]")
-    low, high = max(low, -FLOAT32_LARGEST), min(high, FLOAT32_LARGEST)
-    if low == -FLOAT32_LARGEST and high == FLOAT32_LARGEST:
+    largest = math.inf if importer.double else FLOAT32_LARGEST
+    low, high = max(low, -largest), min(high, largest)
+    if low == -largest and high == largest:
         return value
-    if low == 0.0 and high == FLOAT32_LARGEST:
+    if low == 0.0 and high == largest:
         return importer.emit("Relu", (value,), node, batch=value.batch)
     tensors = {
         "low": torch.tensor(low, dtype=torch.float64),

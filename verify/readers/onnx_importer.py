@@ -20,9 +20,13 @@ from verify.errors import ModelError
 from verify.readers.builder import GraphBuilder
 from verify.readers.onnx_node import OnnxNode
 
-MAX_ENTRIES = 2**26
-"""Largest tensor, in entries per sample (512 MB in float64): a shape beyond it is taken for an
+MAX_ENTRIES = 2**24
+"""Largest computed tensor, in entries per sample (128 MB in float64): a larger one is taken for an
 attack on memory, not for a classifier."""
+
+MAX_CONSTANTS = 2**29
+"""Most entries of all constants together, those of the graph (4 GB in float64) as well as those
+folded on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class Importer:
         values: every tensor so far, by its name in the file.
         free_batch: whether the file leaves the batch size open.
         double: whether tensors of float64 may be about, so that a cast to float32 rounds.
+        entries: of all constants so far.
+        left_out: outputs that no reader provides (a Dropout's mask), and which node they are of.
     """
 
     def __init__(
@@ -86,6 +92,8 @@ class Importer:
         batch = leads_with_batch(shape)
         self.free_batch = free_batch
         self.double = double
+        self.entries = 0
+        self.left_out: dict[str, str] = {}
         self.builder = GraphBuilder(input_name, shape[1:] if batch else shape)
         self.values: dict[str, Value] = {input_name: Variable(input_name, shape, batch)}
 
@@ -101,6 +109,8 @@ class Importer:
         if not node.has(position):
             raise node.invalid(f"input {position} is missing")
         name = node.inputs[position]
+        if name in self.left_out:
+            raise node.unsupported(f"it reads {name!r}, a further output of {self.left_out[name]}")
         if name not in self.values:
             raise node.invalid(
                 f"it reads {name!r}, which no earlier node, input or initializer provides "
@@ -178,6 +188,12 @@ class Importer:
                 f"it produces a tensor of shape {tuple(shape)}: more than {MAX_ENTRIES} entries"
             )
 
+    def count(self, node: OnnxNode, entries: int) -> None:
+        """Add to the entries of all constants; raise if there are too many."""
+        self.entries += entries
+        if self.entries > MAX_CONSTANTS:
+            raise node.invalid(f"the constants so far hold more than {MAX_CONSTANTS} entries")
+
     def emit(
         self,
         op: str,
@@ -205,6 +221,7 @@ class Importer:
             output: which output of the node is being produced.
         """
         name = node.outputs[output] or f"{node.name}/output{output}"
+        self.count(node, sum(t.numel() for t in (tensors or {}).values()))
         wished = f"{name}/{step}" if step else name
         added = self.builder.add(
             op,
@@ -334,14 +351,15 @@ class Importer:
         if reader is None:
             raise node.unsupported(f"there is no sound rule for the operator {node.op!r}")
         results = reader(self, node)
-        wanted = [o for o in node.outputs[len(results) :] if o]
-        if wanted:
-            raise node.unsupported(f"its further output {wanted[0]!r}")
-        for name, result in zip(node.outputs, results, strict=False):
-            if name in self.values:
+        for name in filter(None, node.outputs):
+            if name in self.values or name in self.left_out or node.outputs.count(name) > 1:
                 raise node.invalid(f"the name {name!r} is produced twice")
+        for name, result in zip(node.outputs, results, strict=False):
+            if isinstance(result, np.ndarray):
+                self.count(node, result.size)
             if name:
                 self.values[name] = result
+        self.left_out.update((name, node.where) for name in node.outputs[len(results) :] if name)
 
 
 def refuse_nonfinite(array: np.ndarray, name: str, where: str, *, nan_only: bool = False) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from verify.readers.onnx_broadcast import joint_shape, meets
-from verify.readers.onnx_importer import Importer, Value, Variable, reads
+from verify.readers.onnx_importer import Importer, Value, Variable, leads_with_batch, reads
 from verify.readers.onnx_node import OnnxNode
 
 
@@ -197,12 +197,11 @@ def read_concat(importer: Importer, node: OnnxNode) -> list[Value]:
     ]
     if axis == 0:
         parts = [importer.whole(node, part, "a concatenation along axis 0") for part in parts]
-    batch = all(part.batch for part in parts)
-    if not batch:
-        parts = [
-            importer.viewed(node, part, part.shape, batch=False, step=f"part{i}")
-            for i, part in enumerate(parts)
-        ]
+    batch = axis != 0 and leads_with_batch(shape)
+    parts = [
+        importer.viewed(node, part, part.shape, batch=batch, step=f"part{i}")
+        for i, part in enumerate(parts)
+    ]
     result = importer.emit(
         "Concat", tuple(parts), node, batch=batch, settings={"axis": (axis - batch,)}
     )

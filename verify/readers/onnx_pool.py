@@ -6,8 +6,8 @@ from math import prod
 
 import torch
 
-from verify.readers.onnx_conv import Windows, convolution, read_windows, spread
-from verify.readers.onnx_importer import MAX_ENTRIES, Importer, Value, Variable, reads
+from verify.readers.onnx_conv import Windows, convolution, read_windows, refuse_many, spread
+from verify.readers.onnx_importer import Importer, Value, Variable, reads
 from verify.readers.onnx_node import OnnxNode
 
 
@@ -30,8 +30,7 @@ def pool_windows(importer: Importer, node: OnnxNode, value: Variable) -> Windows
         span = (kernel[axis] - 1) * windows.dilation[axis] + 1
         if windows.before[axis] >= span or windows.after[axis] >= span:
             raise node.invalid("a window lies in the padding altogether")
-    if prod(kernel) * prod(windows.count) * value.shape[1] > MAX_ENTRIES:
-        raise node.invalid(f"its windows hold more than {MAX_ENTRIES} entries together")
+    refuse_many(node, windows, value.shape[1])
     return windows
 
 
