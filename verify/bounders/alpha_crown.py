@@ -6,7 +6,8 @@ final bounds, neurons that become stable never get rows, and no gradient passes 
 
 The gradient needs no autograd. For fixed slopes the bound is the value of a linear form at its
 minimiser x*; running the network forward from x* with each row's own lines gives every z(x*), and
-d bound / d alpha = A+·z(x*) for relu (Danskin's theorem). One forward walk, as dear as the backward.
+d bound / d alpha = A+·z(x*) for relu (Danskin's theorem). One forward walk costs as much as the
+backward one.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import torch
 from torch import Tensor
 
 from verify.bounders.backward import BackwardPass
+from verify.bounders.crown import refine
 from verify.bounders.interval import margins
+from verify.bounders.rows import Rows
 from verify.graph.ir import Node
 from verify.ops.registry import lookup
 from verify.ops.windowed import dense
 from verify.problem import Problem
-from verify.values.bounds import Bounds
 from verify.values.budget import Budget
 from verify.values.enclosure import Enclosure
 from verify.values.linear_form import LinearForm
@@ -230,12 +232,12 @@ class AlphaCrown:
         pair = Pair(proof, search, self.ascent)
         for node in problem.graph.nodes[1:]:
             if lookup(node).relax is not None:
-                pair.refine(node)
-            pair.visit(node)
+                pair.refine(node.name)
+            pair.visit(node.name)
         start, form = proof.spec_form(problem.spec.coeff, problem.spec.const)
         margin = pair.optimise(start, form, enough=self.enough)
         margin = torch.maximum(margin, margins(proof, problem))
-        return Enclosure(margin, proof.bounds, self.rounding is not None)
+        return Enclosure(margin, proof.all_bounds(), self.rounding is not None)
 
 
 @dataclass(eq=False)
@@ -246,50 +248,61 @@ class Pair:
     search: BackwardPass
     ascent: Ascent
 
-    def visit(self, node: Node) -> None:
+    def visit(self, name: str) -> None:
         """Settle one node in both passes; the search follows the proof's bounds."""
-        self.proof.visit(node)
+        self.proof.visit(name)
+        alive = self.proof.dead(name)
         if self.search is not self.proof:
-            self.search.visit(self.search.graph.node(node.name))
-            self.follow(node.name)
+            self.search.visit(name)
+            self.follow(name)
+            self.search.prune(name, alive)
+        self.proof.prune(name, alive)
 
     def follow(self, name: str) -> None:
         """Copy a node's proved bounds to the search."""
         if self.search is not self.proof:
-            self.search.bounds[name] = self.proof.bounds[name].to(self.search.graph.dtype)
+            dtype = self.search.graph.dtype
+            self.search.bounds[name] = self.proof.bounds[name].to(dtype)
+            if name in self.proof.raw:
+                self.search.raw[name] = self.proof.raw[name].to(dtype)
 
-    def refine(self, node: Node) -> None:
-        """Rows for the undecided inputs of a nonlinear node: plain lines first, then optimised."""
-        source = node.inputs[0]
-        for optimised in (False, True):
-            index = self.proof.undecided_rows(node)
-            if index is None or (optimised and not free_nodes(self.search, source)):
-                return
-            for part in self.chunks(index, source, optimised):
-                found = (
-                    self.optimised(source, part) if optimised else self.proof.enclose(source, part)
-                )
-                self.proof.tighten(source, part, found)
-            self.follow(source)
+    def refine(self, name: str) -> None:
+        """Rows for the undecided inputs of a nonlinear node: plain lines, then optimised ones.
 
-    def chunks(self, index: Tensor, source: str, optimised: bool) -> list[Tensor]:
-        """Pieces that fit the memory; optimisation keeps five copies of every slope."""
-        if not optimised:
-            return list(self.proof.chunks(index))
+        Each time the side that is likelier to decide goes first; what it decides needs no other.
+        """
+        refine(self.proof, name)
+        (source,) = self.proof.graph.node(name).inputs
+        self.follow(source)
+        mask = self.proof.undecided(name)
+        if mask is None or not free_nodes(self.search, source):
+            return
+        first = self.proof.rows_of(source, mask)
+        self.ascend(source, first)
+        mask = self.proof.undecided(name)
+        if mask is not None:
+            self.ascend(source, first.among(mask).opposite())
+
+    def ascend(self, source: str, rows: Rows) -> None:
+        """Optimise the slopes of rows of a node, and take over what the proof makes of them."""
+        for part in self.search.chunks(rows, copies=self.copies(source)):
+            self.proof.tighten(source, part, self.optimised(source, part))
+        self.follow(source)
+
+    def copies(self, source: str) -> int:
+        """Tensors of the widest node's size that one optimised row needs: slopes, mostly."""
         slopes = sum(n.size * lookup(n).free for n in free_nodes(self.search, source))
         widest = max(node.size for node in self.search.graph.nodes)
-        return list(self.search.chunks(index, copies=8 + 7 * slopes // widest))
+        return 8 + 7 * slopes // widest
 
-    def optimised(self, name: str, index: Tensor) -> Bounds:
-        """Bounds of some entries of a node with slopes of their own."""
-        start, form = self.search.both_signs(name, index)
+    def optimised(self, name: str, rows: Rows) -> Tensor:
+        """Lower bounds of rows with slopes of their own, shape (batch, row)."""
+        start, form = self.search.form_of(name, rows.to(self.search.graph.dtype))
         found = self.ascent(self.search, start, form)
-        least = found.value
-        if self.search is not self.proof:
-            start, form = self.proof.both_signs(name, index)
-            least = self.prove(start, form, found)
-        count = index.shape[1]
-        return Bounds(least[:, :count], -least[:, count:])
+        if self.search is self.proof:
+            return found.value
+        start, form = self.proof.form_of(name, rows)
+        return self.prove(start, form, found)
 
     def optimise(self, start: str, form: LinearForm, *, enough: float | None) -> Tensor:
         """The spec's rows with slopes of their own."""

@@ -1,7 +1,7 @@
 """BackwardPass: what CROWN and alpha-CROWN share; node bounds by pulling rows back to the input.
 
-Only entries whose tightening can still help get rows, and rows go in chunks that fit the memory
-that was granted.
+Only entries whose tightening can still help get rows, first on the side that is more likely to
+decide them. Rows go in chunks that fit the memory that was granted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from verify.bounders.pruned import pruned
+from verify.bounders.rows import Rows, start_form
+from verify.errors import InternalError
 from verify.graph.ir import Graph, Node
 from verify.ops.registry import lookup, noise_of
 from verify.traverse import interval_step, pull_back
@@ -21,10 +24,12 @@ from verify.values.linear_form import LinearForm
 from verify.values.region import Region
 from verify.values.relaxation import Relaxation
 from verify.values.rounding import Rounding
-from verify.values.window import Window
 
 WORKING_COPIES = 6
 """Tensors of the size of a chunk's coefficients that live at once in a pull-back."""
+CHUNK = 64 * 2**20
+"""Bytes of one chunk's working set beyond which nothing gets faster: caches and the allocator
+prefer small blocks."""
 
 
 @dataclass(eq=False)
@@ -32,11 +37,13 @@ class BackwardPass:
     """Bounds found so far, and the lines and noise they lead to; filled in graph order.
 
     Attributes:
-        graph: the network, in the dtype to compute in.
+        graph: the network in the dtype to compute in; dead neurons leave it as they are found.
         region: the inputs, in the same dtype.
         rounding: which executions the bounds must hold for; None for plain arithmetic.
         budget: the deadline that every walk checks, and the memory for one chunk of rows.
         bounds, lines, noise, sizes: per node, as `verify.traverse.pull_back` takes them.
+        whole: bounds of nodes before dead neurons left them.
+        raw: per node, bounds by rows alone, not intersected with anything: they choose the slopes.
         exact: nodes whose interval bounds are attained, so that no row can tighten them.
     """
 
@@ -48,120 +55,120 @@ class BackwardPass:
     lines: dict[str, Relaxation] = field(default_factory=dict)
     noise: dict[str, Tensor] = field(default_factory=dict)
     sizes: dict[str, Tensor] = field(default_factory=dict)
+    whole: dict[str, Bounds] = field(default_factory=dict)
+    raw: dict[str, Bounds] = field(default_factory=dict)
     exact: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Enter the input's bounds."""
+        """Enter the input's bounds; raises InternalError for a proof outside float64."""
+        if self.rounding is not None and self.graph.dtype != torch.float64:
+            raise InternalError(
+                f"a rigorous pass was asked for in {self.graph.dtype}; proofs are in float64"
+            )
         start = self.graph.input.name
         self.bounds[start] = self.region.bounds()
         if self.region.is_box:
             self.exact[start] = 0
 
-    def visit(self, node: Node, *, lines: bool = True) -> None:
+    def visit(self, name: str, *, lines: bool = True) -> None:
         """Interval bounds and noise of a node whose inputs are done, and its lines if wanted.
 
         Whatever tightens the inputs' bounds comes before this call.
         """
-        op = lookup(node)
-        inputs = tuple(self.bounds[name] for name in node.inputs)
-        if op.relax is not None and lines:
-            self.lines[node.name] = op.relax(node, inputs[0], None)
+        node = self.graph.node(name)
+        inputs = tuple(self.bounds[i] for i in node.inputs)
+        if lookup(node).relax is not None and lines:
+            self.choose_lines(node)
         if self.rounding is not None:
-            for name, bounds in zip(node.inputs, inputs, strict=True):
-                self.sizes[name] = bounds.magnitude()
+            for source, bounds in zip(node.inputs, inputs, strict=True):
+                self.sizes[source] = bounds.magnitude()
             noise = noise_of(node, self.rounding, self.graph.dtype, inputs)
             if noise is not None:
-                self.noise[node.name] = noise
-        self.bounds[node.name] = interval_step(node, self.rounding, inputs)
+                self.noise[name] = noise
+        self.bounds[name] = interval_step(node, self.rounding, inputs)
         self.mark_exact(node)
+
+    def choose_lines(self, node: Node) -> None:
+        """The lines of smallest area; of a two-piece function by what its rows alone showed.
+
+        Slopes chosen by the rows' bounds keep the method comparable: intersecting bounds can then
+        only help, while it could turn a slope the wrong way if it chose slopes too.
+        """
+        op, source = lookup(node), node.inputs[0]
+        assert op.relax is not None
+        alpha = None
+        if op.free == 1 and op.initial is not None and source in self.raw:
+            alpha = op.initial(node, self.raw[source])
+        self.lines[node.name] = op.relax(node, self.bounds[source], alpha)
 
     def mark_exact(self, node: Node) -> None:
         """Interval bounds stay exact over a box through at most one mixing operator."""
         if len(node.inputs) != 1 or node.inputs[0] not in self.exact:
             return
-        op = lookup(node)
-        mixed = self.exact[node.inputs[0]] + int(op.mixes)
+        mixed = self.exact[node.inputs[0]] + int(lookup(node).mixes)
         # An elementwise function of one attained interval attains its image's ends.
         if mixed <= 1:
             self.exact[node.name] = mixed
 
-    def undecided_rows(self, node: Node) -> Tensor | None:
-        """Flat indices, shape (batch, row), of the input entries of a nonlinear node worth a row.
+    def dead(self, name: str) -> Tensor | None:
+        """The neurons of a Relu that may be positive in some of the batch, if fewer than all."""
+        node = self.graph.node(name)
+        if node.op != "Relu" or len(node.shape) != 1:
+            return None
+        # NaN counts as alive: what is not known is kept.
+        alive = ~(self.bounds[node.inputs[0]].upper <= 0).all(dim=0)
+        return alive.nonzero().flatten()
 
-        Batch entries with fewer of them than others are filled up with decided ones.
-        """
+    def prune(self, name: str, alive: Tensor | None) -> None:
+        """Let the other neurons of a Relu leave the network, where its layers are dense."""
+        if alive is None:
+            return
+        node = self.graph.node(name)
+        smaller = pruned(self.graph, node, alive)
+        if smaller is None:
+            return
+        self.graph = smaller
+        for kept in (node.inputs[0], name):
+            self.whole[kept] = self.bounds[kept]
+            self.bounds[kept] = columns(self.bounds[kept], alive)
+            for table in (self.noise, self.sizes):
+                if kept in table:
+                    table[kept] = table[kept][:, alive]
+        if node.inputs[0] in self.raw:
+            self.raw[node.inputs[0]] = columns(self.raw[node.inputs[0]], alive)
+        if name in self.lines:
+            self.choose_lines(self.graph.node(name))
+
+    def undecided(self, name: str) -> Tensor | None:
+        """Mask (batch, entries) of a nonlinear node's input entries worth a row, or None."""
+        node = self.graph.node(name)
         op, source = lookup(node), node.inputs[0]
         if source in self.exact or op.undecided is None:
             return None
         mask = op.undecided(node, self.bounds[source]).flatten(1)
-        count = int(mask.sum(dim=1).max()) if mask.numel() else 0
-        if count == 0:
-            return None
-        if len(mask) == 1:
-            return mask[0].nonzero().flatten()[None]
-        return mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
+        return mask if bool(mask.any()) else None
 
-    def chunks(self, index: Tensor, copies: int = WORKING_COPIES) -> Iterator[Tensor]:
-        """The row indices in pieces whose coefficients, both signs, fit the memory."""
+    def rows_of(self, name: str, mask: Tensor) -> Rows:
+        """Rows for masked entries of a node, each on the side likelier to settle its sign."""
+        count = int(mask.sum(dim=1).max())
+        if len(mask) == 1:
+            index = mask[0].nonzero().flatten()[None]
+        else:
+            # Entries with fewer of them are filled up with decided ones.
+            order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+            index = order[:, :count]
+        bounds = self.bounds[name]
+        middle = (bounds.lower + bounds.upper).flatten(1).gather(1, index)
+        return Rows(index, torch.where(middle > 0, 1.0, -1.0).to(middle.dtype))
+
+    def chunks(self, rows: Rows, copies: int = WORKING_COPIES) -> Iterator[Rows]:
+        """The rows in pieces whose coefficients fit the memory."""
         widest = max(node.size for node in self.graph.nodes)
         width = torch.finfo(self.graph.dtype).bits // 8
-        per_row = 2 * len(index) * widest * width * copies
-        yield from index.split(max(1, self.budget.memory // per_row), dim=1)
-
-    def both_signs(self, name: str, index: Tensor) -> tuple[str, LinearForm]:
-        """Rows for the entries of a node and for their negations, and the node they are over.
-
-        Where the node's operator can lay out its own rows, the form is already over its input.
-        """
-        node = self.graph.node(name)
-        if len(node.shape) == 3:
-            return self.patches(node, index)
-        rows = lookup(node).rows
-        batch, count = index.shape
-        if rows is None or (node.op == "Gemm" and len(node.shape) > 1):
-            coeff = torch.zeros(batch, count, node.size, dtype=self.graph.dtype)
-            coeff.scatter_(2, index[:, :, None], 1.0)
-            coeff = coeff.view(batch, count, *node.shape)
-            return name, self.signed(coeff, coeff.new_zeros(batch, count), None)
-        bias = node.tensors["bias"]
-        const = bias[index // (node.size // len(bias))]
-        return node.inputs[0], self.signed(rows(node, index), const, self.start_error(node, index))
-
-    def patches(self, node: Node, index: Tensor) -> tuple[str, LinearForm]:
-        """The same for a map of shape (channels, height, width): rows as windows."""
-        places = node.shape[1] * node.shape[2]
-        channel = index // places
-        window = Window(
-            index % places, 2, (node.shape[1], node.shape[2]), stride=(1, 1), offset=(0, 0)
-        )
-        plain = node.op == "Conv" and node.scalar("groups") == 1
-        if plain and node.settings["dilation"] == (1, 1):
-            stride, padding = node.settings["stride"], node.settings["padding"]
-            window = window.through((stride[0], stride[1]), (padding[0], padding[1]))
-            coeff, const = node.tensors["weight"][channel], node.tensors["bias"][channel]
-            form = self.signed(coeff, const, self.start_error(node, index), window)
-            return node.inputs[0], form
-        every = torch.eye(node.shape[0], dtype=self.graph.dtype)
-        coeff = every[channel][..., None, None]
-        zeros = coeff.new_zeros(index.shape)
-        return node.name, self.signed(coeff, zeros, None, window)
-
-    def start_error(self, node: Node, index: Tensor) -> Tensor | None:
-        """What the start node itself may be off by, where its rows skip the walk's charge."""
-        if self.rounding is None:
-            return None
-        return self.noise[node.name].flatten(1).gather(1, index)
-
-    def signed(
-        self, coeff: Tensor, const: Tensor, error: Tensor | None, window: Window | None = None
-    ) -> LinearForm:
-        """Rows and their negations, one after the other."""
-        if self.rounding is not None:
-            error = torch.zeros_like(const) if error is None else error
-            error = error.repeat(1, 2)
-        return LinearForm(
-            torch.cat((coeff, -coeff), dim=1), torch.cat((const, -const), dim=1), error, window
-        )
+        per_row = len(rows.index) * widest * width * copies
+        count = max(1, min(self.budget.memory, CHUNK) // per_row)
+        for part in range(0, rows.index.shape[1], count):
+            yield rows.part(part, part + count)
 
     def pulled(
         self,
@@ -182,22 +189,26 @@ class BackwardPass:
             record=record,
         )
 
-    def enclose(self, name: str, index: Tensor) -> Bounds:
-        """Bounds of some entries of a node, shape (batch, row), with the lines of this pass."""
-        start, form = self.both_signs(name, index)
-        least = self.region.minimise(self.pulled(start, form))
-        count = index.shape[1]
-        return Bounds(least[:, :count], -least[:, count:])
+    def form_of(self, name: str, rows: Rows) -> tuple[str, LinearForm]:
+        """The rows as a form, and the node it is over."""
+        noise = None if self.rounding is None else self.noise.get(name)
+        return start_form(self.graph, name, rows, noise, rigorous=self.rounding is not None)
 
-    def tighten(self, name: str, index: Tensor, found: Bounds) -> None:
-        """Intersect the bounds of some entries of a node with what was found for them."""
-        old = self.bounds[name]
-        flat = Bounds(old.lower.flatten(1), old.upper.flatten(1))
-        both = Bounds(flat.lower.gather(1, index), flat.upper.gather(1, index)).intersect(found)
-        self.bounds[name] = Bounds(
-            flat.lower.scatter(1, index, both.lower).view_as(old.lower),
-            flat.upper.scatter(1, index, both.upper).view_as(old.upper),
-        )
+    def least(self, name: str, rows: Rows) -> Tensor:
+        """Lower bounds of the rows, shape (batch, row), with the lines of this pass."""
+        start, form = self.form_of(name, rows)
+        return self.region.minimise(self.pulled(start, form))
+
+    def tighten(self, name: str, rows: Rows, least: Tensor) -> None:
+        """Take over what was found for rows: sign · entry >= least."""
+        if name not in self.raw:
+            self.raw[name] = self.bounds[name]
+        self.raw[name] = replaced(self.raw[name], rows, least, keep=False)
+        self.bounds[name] = replaced(self.bounds[name], rows, least, keep=True)
+
+    def all_bounds(self) -> dict[str, Bounds]:
+        """The bounds of all nodes of the original network."""
+        return {**self.bounds, **self.whole}
 
     def spec_form(self, coeff: Tensor, const: Tensor) -> tuple[str, LinearForm]:
         """The spec's rows as a form over the output node."""
@@ -205,3 +216,23 @@ class BackwardPass:
         rows = coeff.view(*coeff.shape[:2], *output.shape)
         error = None if self.rounding is None else torch.zeros_like(const)
         return output.name, LinearForm(rows, const, error)
+
+
+def columns(bounds: Bounds, index: Tensor) -> Bounds:
+    """Bounds of some entries of a flat node."""
+    return Bounds(bounds.lower[:, index], bounds.upper[:, index])
+
+
+def replaced(old: Bounds, rows: Rows, least: Tensor, *, keep: bool) -> Bounds:
+    """Bounds with the rows' entries moved to what was found, or to the tighter of the two."""
+    lower, upper = old.lower.flatten(1), old.upper.flatten(1)
+    before_low, before_high = lower.gather(1, rows.index), upper.gather(1, rows.index)
+    below = rows.sign > 0
+    new_low = torch.maximum(before_low, least) if keep else least
+    new_high = torch.minimum(before_high, -least) if keep else -least
+    new_low = torch.where(below, new_low, before_low)
+    new_high = torch.where(below, before_high, new_high)
+    return Bounds(
+        lower.scatter(1, rows.index, new_low).view_as(old.lower),
+        upper.scatter(1, rows.index, new_high).view_as(old.upper),
+    )

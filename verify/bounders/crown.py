@@ -37,13 +37,27 @@ class Crown:
         walk = BackwardPass(problem.graph, problem.region, self.rounding, budget)
         for node in problem.graph.nodes[1:]:
             if lookup(node).relax is not None and self.intermediate:
-                index = walk.undecided_rows(node)
-                if index is not None:
-                    for part in walk.chunks(index):
-                        walk.tighten(node.inputs[0], part, walk.enclose(node.inputs[0], part))
-            walk.visit(node)
+                refine(walk, node.name)
+            walk.visit(node.name)
+            walk.prune(node.name, walk.dead(node.name))
         start, form = walk.spec_form(problem.spec.coeff, problem.spec.const)
         margin = problem.region.minimise(walk.pulled(start, form))
         # Interval arithmetic from the last nonlinear node can win where slopes were chosen badly.
         margin = torch.maximum(margin, margins(walk, problem))
-        return Enclosure(margin, walk.bounds, self.rounding is not None)
+        return Enclosure(margin, walk.all_bounds(), self.rounding is not None)
+
+
+def refine(walk: BackwardPass, name: str) -> None:
+    """Rows for the undecided inputs of a nonlinear node: the likelier side, then the other."""
+    (source,) = walk.graph.node(name).inputs
+    mask = walk.undecided(name)
+    if mask is None:
+        return
+    first = walk.rows_of(source, mask)
+    for part in walk.chunks(first):
+        walk.tighten(source, part, walk.least(source, part))
+    mask = walk.undecided(name)
+    if mask is None:
+        return
+    for part in walk.chunks(first.among(mask).opposite()):
+        walk.tighten(source, part, walk.least(source, part))

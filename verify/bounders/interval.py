@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from verify.bounders.backward import BackwardPass
+from verify.bounders.rows import Rows
 from verify.graph.ir import Graph
 from verify.ops.registry import lookup
 from verify.problem import Problem
@@ -49,31 +50,29 @@ class Interval:
         walk = BackwardPass(problem.graph, problem.region, self.rounding, budget)
         linear = {problem.graph.input.name}
         for node in problem.graph.nodes[1:]:
-            walk.visit(node, lines=not problem.region.is_box)
+            walk.visit(node.name, lines=not problem.region.is_box)
             affine = lookup(node).relax is None and all(name in linear for name in node.inputs)
             if affine:
                 linear.add(node.name)
                 if not problem.region.is_box and lookup(node).mixes:
                     every = torch.arange(node.size).expand(len(problem.spec.coeff), -1)
-                    for part in walk.chunks(every):
-                        walk.tighten(node.name, part, walk.enclose(node.name, part))
-        return Enclosure(margins(walk, problem), walk.bounds, self.rounding is not None)
+                    rows = Rows(every, torch.ones(every.shape, dtype=problem.graph.dtype))
+                    for side in (rows, rows.opposite()):
+                        for part in walk.chunks(side):
+                            walk.tighten(node.name, part, walk.least(node.name, part))
+        return Enclosure(margins(walk, problem), walk.all_bounds(), self.rounding is not None)
 
 
 def margins(walk: BackwardPass, problem: Problem) -> torch.Tensor:
-    """The spec's rows, pulled back through the affine tail and minimised over the interval there."""
-    tail = affine_tail(problem.graph)
+    """The spec's rows, pulled back through the affine tail and minimised over its interval."""
+    graph = walk.graph
+    tail = affine_tail(graph)
     start, form = walk.spec_form(problem.spec.coeff, problem.spec.const)
     if tail == start:
         here = form
     else:
-        names = [node.name for node in problem.graph.nodes]
-        cut = Graph(
-            (
-                problem.graph.node(tail),
-                *(n for n in problem.graph.nodes[names.index(tail) + 1 :]),
-            )
-        )
+        names = [node.name for node in graph.nodes]
+        cut = Graph((graph.node(tail), *graph.nodes[names.index(tail) + 1 :]))
         here = pull_back(
             cut, start, form, {}, noise=walk.noise if walk.rounding else None, sizes=walk.sizes
         )

@@ -1,7 +1,7 @@
-"""Zonotope: forward bounds by affine arithmetic (DeepZ), with a box of error beside the generators.
+"""Zonotope: forward bounds by affine arithmetic (DeepZ), with a box beside the generators.
 
-A node is centre + sum of symbols in [-1, 1] times generators + a box. The box collects rounding, and
-the generators that no longer fit the memory. What a method needs beyond the four rules of an
+A node is centre + sum of symbols in [-1, 1] times generators + a box. The box collects rounding,
+and the generators that no longer fit the memory. What a method needs beyond the four rules of an
 operator is in `PARALLEL`: the slope and the range of f(z) - slope·z.
 
 Over an L1 or L2 ball the zonotope starts from the ball's box: sound, but loose.

@@ -53,6 +53,18 @@ def adjoint(node: Node, coeff: Tensor) -> tuple[Tensor]:
     spatial = node.input_shapes[0][1:]
     stride, padding = node.settings["stride"], node.settings["padding"]
     dilation = node.settings["dilation"]
+    if by_phases(weight, stride, dilation, node.scalar("groups"), coeff.dtype):
+        whole = transposed(coeff, weight, (stride[0], stride[1]), 1)
+        # Without padding the map starts `padding` cells early; what a stride skipped at its end
+        # no output reads.
+        top, left = padding
+        missing = [
+            max(0, p + n - size)
+            for p, n, size in zip(padding, spatial, whole.shape[2:], strict=True)
+        ]
+        if any(missing):
+            whole = functional.pad(whole, (0, missing[1], 0, missing[0]))
+        return (whole[:, :, top : top + spatial[0], left : left + spatial[1]],)
     reached = [
         (out - 1) * s - 2 * p + d * (k - 1) + 1
         for out, s, p, d, k in zip(
@@ -69,6 +81,45 @@ def adjoint(node: Node, coeff: Tensor) -> tuple[Tensor]:
         groups=node.scalar("groups"),
     )
     return (pulled,)
+
+
+def by_phases(
+    weight: Tensor,
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+    dtype: torch.dtype,
+) -> bool:
+    """Whether a transposed convolution is faster as convolutions of stride 1, one per phase."""
+    return (
+        weight.ndim == 4
+        and dtype == torch.float32
+        and groups == 1
+        and tuple(dilation) == (1, 1)
+        and stride[0] == stride[1] > 1
+        and weight.shape[2] == weight.shape[3] >= stride[0]
+    )
+
+
+def transposed(coeff: Tensor, weight: Tensor, stride: tuple[int, int], groups: int) -> Tensor:
+    """conv_transpose2d without padding; in float32 as one dense convolution per output phase.
+
+    With stride s, output cell s·q + r only meets the kernel taps r, r + s, ...: s² convolutions of
+    stride 1, done as one with s² times the channels, then interleaved. Optimised kernels for
+    stride-1 convolutions are several times faster than those for strided transposed ones.
+    """
+    if not by_phases(weight, stride, (1, 1), groups, coeff.dtype):
+        return functional.conv_transpose2d(coeff, weight, stride=stride, groups=groups)
+    step, taps = stride[0], weight.shape[2]
+    reach = -(-taps // step)
+    rows, columns = weight.shape[:2]
+    padded = functional.pad(weight, (0, reach * step - taps, 0, reach * step - taps))
+    phases = padded.view(rows, columns, reach, step, reach, step).permute(1, 3, 5, 0, 2, 4)
+    kernels = phases.reshape(columns * step * step, rows, reach, reach).flip(2, 3).contiguous()
+    spread = functional.pixel_shuffle(functional.conv2d(coeff, kernels, padding=reach - 1), step)
+    height = (coeff.shape[2] - 1) * step + taps
+    width = (coeff.shape[3] - 1) * step + taps
+    return spread[:, :, :height, :width]
 
 
 def rows(node: Node, index: Tensor) -> Tensor:

@@ -20,7 +20,12 @@ CHORD_ULPS = 8
 
 
 def rounded_up(offset: Tensor, scale: Tensor) -> Tensor:
-    """An offset moved up past the rounding of its own computation; scale bounds its terms."""
+    """An offset moved up past the rounding of its own computation; scale bounds its terms.
+
+    In float32 nothing is moved: that is the arithmetic of searches, and proofs are in float64.
+    """
+    if offset.dtype == torch.float32:
+        return offset
     return offset + scale * (CHORD_ULPS * unit(offset.dtype))
 
 

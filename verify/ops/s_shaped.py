@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from verify.graph.ir import Node
-from verify.ops.elementwise import elementwise
+from verify.ops.elementwise import elementwise, rounded_up
 from verify.values.bounds import Bounds
 from verify.values.relaxation import Relaxation
-from verify.values.rounding import Rounding, unit
+from verify.values.rounding import Rounding
 
 KERNEL_DEVIATION = 1e-6
 """How far a deployed float32 sigmoid or tanh may be from the true one, absolute. ONNX Runtime's
 clamped rational kernels were swept in benchmarks/kernel_sweep.py: at most 4.2e-7."""
-FUNCTION_ULPS = 32
-"""Roundings in a value of the function and of the offset computed from it."""
+FUNCTION_FACTOR = 4.0
+"""How much more a value of the function may be off than a product: some 32 roundings in all."""
 BISECTIONS = 24
 """Halvings in the search for a tangent point; it decides tightness, never validity."""
 NARROW = 1e-6
@@ -98,8 +98,8 @@ def upper_line(curve: Curve, x: Bounds, share: Tensor | None) -> tuple[Tensor, T
     point = torch.lerp(place.first[:, None], place.last[:, None], share)
     is_chord = place.is_chord[:, None]
     slope = torch.where(is_chord, place.chord[:, None], curve.slope(point))
-    # sup of g = f - slope·z. Convex piece [l, min(u, 0)]: at its ends. Concave piece [max(l, 0), u]:
-    # below the tangent of g at any point c, so at most g(c) + max(g'(c)(a - c), g'(c)(b - c), 0).
+    # sup of g = f - slope·z. On the convex piece [l, min(u, 0)] it is at an end. On the concave one
+    # [max(l, 0), u] g lies below its tangent at any point c: g(c) + max(g'(c)(a - c), g'(c)(b - c)).
     left = curve.value(lower) - slope * lower
     knee = upper.clamp(max=0)
     convex = torch.maximum(left, curve.value(knee) - slope * knee)
@@ -114,7 +114,7 @@ def upper_line(curve: Curve, x: Bounds, share: Tensor | None) -> tuple[Tensor, T
         torch.where(lower >= 0, concave, torch.maximum(convex, concave)),
     )
     size = 1 + slope.abs() * torch.maximum(lower.abs(), upper.abs())
-    return slope, offset + size * (FUNCTION_ULPS * unit(offset.dtype))
+    return slope, rounded_up(offset, size * FUNCTION_FACTOR)
 
 
 def smallest(x: Bounds, place: Touch) -> Tensor:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from verify.graph.ir import Node
+from verify.ops.conv import transposed
 from verify.ops.registry import lookup
 from verify.values.linear_form import LinearForm
 from verify.values.relaxation import Relaxation
@@ -73,37 +73,6 @@ def pull_conv(node: Node, form: LinearForm, lines: Relaxation | None) -> LinearF
     return LinearForm(
         pulled.unflatten(0, coeff.shape[:2]), const, form.error, window.through(stride, padding)
     )
-
-
-def transposed(coeff: Tensor, weight: Tensor, stride: tuple[int, int], groups: int) -> Tensor:
-    """conv_transpose2d without padding; in float32 as one dense convolution per output phase.
-
-    With stride s, output cell s·q + r only meets the kernel taps r, r + s, ...: s² convolutions of
-    stride 1, done as one with s² times the channels, then interleaved. Optimised kernels for
-    stride-1 convolutions are several times faster than those for strided transposed ones.
-    """
-    taps = weight.shape[2]
-    if (
-        stride[0] != stride[1]
-        or weight.shape[2] != weight.shape[3]
-        or groups != 1
-        or stride[0] == 1
-        or taps < stride[0]
-        or coeff.dtype != torch.float32
-    ):
-        return functional.conv_transpose2d(coeff, weight, stride=stride, groups=groups)
-    step = stride[0]
-    reach = -(-taps // step)
-    rows, columns = weight.shape[:2]
-    padded = functional.pad(weight, (0, reach * step - taps, 0, reach * step - taps))
-    phases = padded.view(rows, columns, reach, step, reach, step).permute(1, 3, 5, 0, 2, 4)
-    kernels = phases.reshape(columns * step * step, rows, reach, reach).flip(2, 3).contiguous()
-    spread = functional.pixel_shuffle(
-        functional.conv2d(coeff, kernels, padding=reach - 1), step
-    )
-    height = (coeff.shape[2] - 1) * step + taps
-    width = (coeff.shape[3] - 1) * step + taps
-    return spread[:, :, :height, :width]
 
 
 def pull_lines(node: Node, form: LinearForm, lines: Relaxation | None) -> LinearForm | None:
