@@ -111,7 +111,11 @@ CASES: dict[str, onnx.ModelProto] = {
         IMAGE,
         ("Conv", ["x", "w", "b"], "h"),
         ("BatchNormalization", ["h", "s", "b", "m", "v"], "y"),
-        **{"w": WEIGHT, "b": random(6), "s": random(6), "m": random(6), "v": random(6) ** 2},
+        w=WEIGHT,
+        b=random(6),
+        s=random(6),
+        m=random(6),
+        v=random(6) ** 2,
     ),
     # Activations
     "relu": one("Relu", (1, 3)),
@@ -331,7 +335,10 @@ def test_every_opset_is_read(opset: int, tmp_path: Path) -> None:
         ("Gemm", ["f", "v", "c"], "z", {"transB": 1}),
         ("Softmax", ["z"], "y", {"axis": 1}),
         opset=opset,
-        **{"w": random(3, 1, 3, 3), "b": random(3), "v": random(4, 12), "c": random(4)},
+        w=random(3, 1, 3, 3),
+        b=random(3),
+        v=random(4, 12),
+        c=random(4),
     )
     if opset > 21:
         proto.ir_version = 10
@@ -357,7 +364,7 @@ def test_double_weights_are_kept_exactly(tmp_path: Path) -> None:
 
 
 def test_a_cast_from_double_pays_for_its_rounding(tmp_path: Path) -> None:
-    """What a float64 part computed is rounded by a cast, so a node that carries noise stands there."""
+    """What a float64 part computed is rounded by a cast: a node that carries noise stands there."""
     proto = chain(
         (1, 3),
         ("Cast", ["x"], "d", {"to": TensorProto.DOUBLE}),

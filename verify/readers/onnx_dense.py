@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from verify.readers.onnx_broadcast import add_variables, scaled_and_shifted
+from verify.readers.onnx_broadcast import add_variables, joint_shape, scaled_and_shifted
 from verify.readers.onnx_importer import Importer, Value, Variable, reads
 from verify.readers.onnx_node import OnnxNode
 
@@ -38,7 +37,7 @@ def read_gemm(importer: Importer, node: OnnxNode) -> list[Value]:
             added = importer.scale_shift(node, added, factor, torch.zeros_like(factor), step="beta")
         return [add_variables(importer, node, [product, added], (1, 1))]
     shift = importer.weights(node, 2) * beta
-    if np.broadcast_shapes(tuple(shift.shape), product.shape) != product.shape:
+    if joint_shape(importer, node, shift.shape, product.shape) != product.shape:
         raise node.invalid(f"its C of shape {tuple(shift.shape)} does not fit {product.shape}")
     one = torch.ones((), dtype=torch.float64)
     return [scaled_and_shifted(importer, node, product, one, shift)]

@@ -24,6 +24,8 @@ from verify.errors import ModelError
 MAX_BYTES = 2**31 - 1
 """Largest model, unpacked and with external data: protobuf's own limit, and ONNX Runtime's."""
 
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+
 CHUNK = 2**20
 """Bytes unpacked at a time, so that a small file that unpacks to a huge one is stopped early."""
 
@@ -86,7 +88,8 @@ def read_model_file(path: Path) -> ModelFile:
 def read_regular(path: Path) -> bytes:
     """The bytes of a regular file of at most MAX_BYTES."""
     try:
-        with path.open("rb") as file:
+        # Not to wait for ever at a pipe that nobody writes to.
+        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | NO_WAIT)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ModelError(f"cannot read {path}: it is not a regular file. Name a file.")

@@ -1,0 +1,447 @@
+"""A hostile, damaged or strange file ends in one clear ModelError, and in nothing else."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import random as random_module
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests.readers.onnx_models import chain, integers, model, one, random, read_back, saved
+from verify.errors import ModelError, UnsupportedOperator, VerifyError
+from verify.readers import onnx_file, onnx_importer
+from verify.readers.onnx import read_onnx
+
+NAN, INF = float("nan"), float("inf")
+
+
+def dense() -> onnx.ModelProto:
+    """A small valid model."""
+    return chain(
+        (1, 3), ("Gemm", ["x", "w", "b"], "h"), ("Relu", ["h"], "y"), w=random(3, 4), b=random(4)
+    )
+
+
+def changed(edit: Callable[[onnx.ModelProto], object]) -> onnx.ModelProto:
+    """The small model, edited."""
+    proto = dense()
+    edit(proto)
+    return proto
+
+
+def node_in(domain: str) -> onnx.ModelProto:
+    """A model with an operator of another domain."""
+    node = helper.make_node("FancyRelu", ["x"], ["y"], name="fancy", domain=domain)
+    proto = model([node], (1, 3))
+    proto.opset_import.append(helper.make_opsetid(domain, 1))
+    return proto
+
+
+def branching() -> onnx.ModelProto:
+    """A model with an If."""
+    body = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["inner"])],
+        "body",
+        [],
+        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)],
+    )
+    node = helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)
+    return model([node], (1, 3), {"c": np.asarray(True)})
+
+
+REFUSED: dict[str, tuple[onnx.ModelProto, type[VerifyError], str]] = {
+    "no nodes": (changed(lambda m: m.graph.ClearField("node")), ModelError, "no ONNX graph"),
+    "no graph": (changed(lambda m: m.ClearField("graph")), ModelError, "no ONNX graph"),
+    "no opset": (changed(lambda m: m.ClearField("opset_import")), ModelError, "versions"),
+    "old opset": (one("Relu", (1, 3), opset=6), ModelError, "opset 6; 7 to 23"),
+    "new opset": (one("Relu", (1, 3), opset=24), ModelError, "opset 24; 7 to 23"),
+    "cycle": (
+        chain((1, 3), ("Add", ["x", "y"], "h"), ("Relu", ["h"], "y")),
+        ModelError,
+        "'y', which no earlier node.*without cycles",
+    ),
+    "unsorted": (
+        chain((1, 3), ("Relu", ["h"], "y"), ("Abs", ["x"], "h")),
+        ModelError,
+        "nodes must be sorted",
+    ),
+    "name twice": (
+        chain((1, 3), ("Relu", ["x"], "y"), ("Abs", ["x"], "y")),
+        ModelError,
+        "'y' is produced twice",
+    ),
+    "input shadowed": (chain((1, 3), ("Relu", ["x"], "x")), ModelError, "produced twice"),
+    "initializer twice": (
+        changed(lambda m: m.graph.initializer.append(m.graph.initializer[0])),
+        ModelError,
+        "'w' is given twice",
+    ),
+    "output of no node": (
+        changed(lambda m: setattr(m.graph.output[0], "name", "nowhere")),
+        ModelError,
+        "'nowhere' is produced by no node",
+    ),
+    "other domain": (node_in("com.custom"), UnsupportedOperator, "'fancy'.*FancyRelu.*com.custom"),
+    "unknown operator": (one("Det", (1, 3)), UnsupportedOperator, r"'node' \(Det\)"),
+    "subgraph": (branching(), UnsupportedOperator, "subgraphs"),
+    "product of computed": (
+        chain((1, 3), ("Mul", ["x", "x"], "y")),
+        UnsupportedOperator,
+        "both operands depend",
+    ),
+    "attention": (
+        chain((1, 3, 3), ("MatMul", ["x", "x"], "y")),
+        UnsupportedOperator,
+        "both depend on the input",
+    ),
+    "division by zero": (one("Div", (1, 2), np.float32([1, 0])), ModelError, "not finite"),
+    "inf weight": (
+        one("MatMul", (1, 2), np.float32([[1, 2], [INF, 3]])),
+        ModelError,
+        r"'c0'.*inf at index \[1, 0\]",
+    ),
+    "nan weight": (
+        one("Add", (1, 3), np.float32([1, 2, NAN])),
+        ModelError,
+        r"'c0'.*nan at index \[2\]",
+    ),
+    "nan scalar": (one("Mul", (1, 3), np.float32(NAN)), ModelError, "'c0'"),
+    "inf scalar": (one("Mul", (1, 3), np.float32(INF)), ModelError, "'c0'"),
+    "nan slope": (one("LeakyRelu", (1, 3), alpha=NAN), ModelError, "finite"),
+    "negative variance": (
+        one("BatchNormalization", (1, 1), *[np.float32([v]) for v in (1, 0, 0, -2)]),
+        ModelError,
+        "not positive",
+    ),
+    "negative stride": (
+        one("Conv", (1, 1, 5), random(1, 1, 2), strides=[-1]),
+        ModelError,
+        r"'strides' is \[-1\]",
+    ),
+    "zero stride": (
+        one("MaxPool", (1, 1, 5), kernel_shape=[2], strides=[0]),
+        ModelError,
+        "strides",
+    ),
+    "zero kernel": (one("MaxPool", (1, 1, 5), kernel_shape=[0]), ModelError, "kernel_shape"),
+    "zero groups": (one("Conv", (1, 1, 5), random(1, 1, 2), group=0), ModelError, "0 groups"),
+    "kernel too large": (one("MaxPool", (1, 1, 5), kernel_shape=[9]), ModelError, "does not fit"),
+    "window in padding": (
+        one("MaxPool", (1, 1, 5), kernel_shape=[2], pads=[2, 2]),
+        ModelError,
+        "in the padding",
+    ),
+    "negative padding of a convolution": (
+        one("Conv", (1, 1, 5), random(1, 1, 2), pads=[-1, 0]),
+        ModelError,
+        "pads",
+    ),
+    "wrong channels": (one("Conv", (1, 2, 5), random(1, 1, 2)), ModelError, "do not fit"),
+    "wrong attribute type": (
+        one("Conv", (1, 1, 5), random(1, 1, 2), group=1.5),
+        ModelError,
+        "type",
+    ),
+    "giant convolution padding": (
+        one("Conv", (1, 1, 5, 5), random(1, 1, 2, 2), pads=[2**23] * 4),
+        ModelError,
+        "entries",
+    ),
+    "giant pad": (one("Pad", (1, 5), integers(0, 0, 0, 2**60)), ModelError, "entries"),
+    "giant constant": (
+        chain((1, 3), ("ConstantOfShape", ["s"], "c"), ("Add", ["x", "c"], "y"), s=integers(2**40)),
+        ModelError,
+        "entries",
+    ),
+    "giant range": (
+        chain(
+            (1, 3),
+            ("Range", ["a", "b", "c"], "r"),
+            ("Gather", ["x", "r"], "y"),
+            a=np.int64(0),
+            b=np.int64(2**62),
+            c=np.int64(1),
+        ),
+        ModelError,
+        "entries",
+    ),
+    "giant expansion": (one("Expand", (1, 1, 1), integers(1, 2**20, 2**20)), ModelError, "entries"),
+    "giant broadcast": (
+        chain(
+            (1, 3),
+            ("Expand", ["c", "s"], "big"),
+            ("Mul", ["big", "big"], "d"),
+            ("Add", ["x", "d"], "y"),
+            c=random(1, 3),
+            s=integers(2**50, 3),
+        ),
+        ModelError,
+        "entries",
+    ),
+    "giant input": (one("Relu", (1, 2**30, 2**30)), ModelError, "entries"),
+    "all cropped": (one("Pad", (1, 5), integers(0, -5, 0, 0)), ModelError, "empty"),
+    "empty slice": (
+        one("Slice", (1, 5), integers(3), integers(2), integers(1)),
+        ModelError,
+        "empty",
+    ),
+    "empty weights": (one("MatMul", (1, 3), random(3, 0)), ModelError, "empty"),
+    "reshape that does not fit": (one("Reshape", (1, 6), integers(1, 4)), ModelError, "reshaped"),
+    "two unknown lengths": (one("Reshape", (1, 6), integers(-1, -1)), ModelError, "target shape"),
+    "index out of range": (one("Gather", (1, 5), integers(7), axis=1), ModelError, "range"),
+    "axis out of range": (one("Concat", (1, 5), axis=4), ModelError, "axis 4 is out of range"),
+    "missing input": (
+        model([helper.make_node("Gemm", ["x"], ["y"])], (1, 3)),
+        ModelError,
+        "missing",
+    ),
+    "matrices that do not multiply": (one("MatMul", (1, 3), random(4, 2)), ModelError, "multiply"),
+    "shapes that do not broadcast": (one("Add", (1, 3), random(4)), ModelError, "broadcast"),
+    "strings": (
+        changed(
+            lambda m: m.graph.initializer.append(
+                helper.make_tensor("s", TensorProto.STRING, [1], [b"x"])
+            )
+        ),
+        ModelError,
+        "no numbers",
+    ),
+    "data too short": (
+        changed(lambda m: setattr(m.graph.initializer[0], "raw_data", b"\0" * 8)),
+        ModelError,
+        "'w'.*cannot be read",
+    ),
+    "negative dimension": (
+        changed(lambda m: m.graph.initializer[0].dims.__setitem__(0, -1)),
+        ModelError,
+        "shape",
+    ),
+    "read mask": (
+        chain((1, 3), ("Dropout", ["x"], "h,mask"), ("Relu", ["mask"], "y"), opset=7),
+        UnsupportedOperator,
+        "further output",
+    ),
+    "training": (
+        one("BatchNormalization", (1, 2), *[random(2) ** 2] * 4, training_mode=1),
+        UnsupportedOperator,
+        "statistics",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_refused_with_one_clear_line(name: str, tmp_path: Path) -> None:
+    """The error has the right type, says what is wrong and is one line."""
+    proto, kind, message = REFUSED[name]
+    with pytest.raises(kind, match=message) as caught:
+        read_back(proto, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "please report this" not in str(caught.value)
+
+
+def test_sparse_weights_and_functions_are_refused(tmp_path: Path) -> None:
+    """What the tables above cannot hold."""
+    proto = dense()
+    proto.graph.sparse_initializer.add()
+    with pytest.raises(UnsupportedOperator, match="sparse"):
+        read_back(proto, tmp_path)
+    proto = dense()
+    proto.functions.add().name = "Own"
+    with pytest.raises(UnsupportedOperator, match="functions"):
+        read_back(proto, tmp_path)
+
+
+def test_repeated_doubling_stops_at_the_limit(tmp_path: Path) -> None:
+    """Small steps to a giant tensor are stopped on the way."""
+    steps = [("Concat", [f"t{i}", f"t{i}"], f"t{i + 1}", {"axis": 1}) for i in range(40)]
+    proto = chain((1, 3), ("Relu", ["x"], "t0"), *steps, ("Relu", ["t40"], "y"))
+    with pytest.raises(ModelError, match="entries"):
+        read_back(proto, tmp_path)
+
+
+def test_many_constants_stop_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is allowed by itself; together they are not."""
+    monkeypatch.setattr(onnx_importer, "MAX_CONSTANTS", 3000)
+    steps = [("ConstantOfShape", ["s"], f"c{i}") for i in range(5)]
+    proto = chain((1, 3), *steps, ("Relu", ["x"], "y"), s=integers(1000))
+    with pytest.raises(ModelError, match="constants so far"):
+        read_back(proto, tmp_path)
+
+
+# Files.
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"not a model, but a letter", "not an ONNX model|no ONNX graph"),
+        (b"\x80\x04\x95pickle", "not an ONNX model|no ONNX graph"),
+        (dense().SerializeToString()[:60], "cut short"),
+        (b"\x1f\x8b\x08 damaged", "damaged gzip"),
+        (gzip.compress(dense().SerializeToString())[:-30], "damaged gzip"),
+    ],
+)
+def test_a_damaged_file_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    """Whatever the bytes are, the message names the file."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=message) as caught:
+        read_onnx(path)
+    assert str(path) in str(caught.value)
+
+
+def test_folders_missing_files_and_pipes_are_refused(tmp_path: Path) -> None:
+    """None of them is opened for reading a model."""
+    with pytest.raises(ModelError, match="is a folder"):
+        read_onnx(tmp_path)
+    with pytest.raises(ModelError, match="there is no file"):
+        read_onnx(tmp_path / "missing.onnx")
+    with pytest.raises(ModelError, match="not a regular file"):
+        read_onnx("/dev/zero")
+    with pytest.raises(ModelError, match="null byte"):
+        read_onnx("a\0b")
+
+
+def test_a_pipe_does_not_block(tmp_path: Path) -> None:
+    """A named pipe without a writer would otherwise wait for ever."""
+    pipe = tmp_path / "model.onnx"
+    os.mkfifo(pipe)
+    with pytest.raises(ModelError, match="not a regular file"):
+        read_onnx(pipe)
+
+
+def test_gzip_is_known_by_its_content(tmp_path: Path) -> None:
+    """The name does not matter, and the hash is that of the file on disk."""
+    packed = gzip.compress(dense().SerializeToString())
+    path = tmp_path / "model.onnx"
+    path.write_bytes(packed)
+    read = read_onnx(path)
+    assert read.sha256 == hashlib.sha256(packed).hexdigest()
+    assert read.data == dense().SerializeToString()
+
+
+def test_a_gzip_bomb_stops_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unpacking ends as soon as the limit is passed."""
+    monkeypatch.setattr(onnx_file, "MAX_BYTES", 2**22)
+    path = tmp_path / "model.onnx.gz"
+    path.write_bytes(gzip.compress(b"\0" * 2**25))
+    with pytest.raises(ModelError, match="too large"):
+        read_onnx(path)
+
+
+def external(folder: Path, location: str, **entries: int) -> Path:
+    """The small model with its weights in another file."""
+    proto = dense()
+    tensor = proto.graph.initializer[0]
+    data = tensor.raw_data
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, **entries}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    if not Path(location).is_absolute() and ".." not in location:
+        (folder / location).parent.mkdir(parents=True, exist_ok=True)
+        if not (folder / location).exists():
+            (folder / location).write_bytes(data)
+    return saved(proto, folder)
+
+
+def test_external_data_in_the_folder_are_brought_in(tmp_path: Path) -> None:
+    """The graph is the same, and the runtime's bytes hold the weights themselves."""
+    read = read_onnx(external(tmp_path, "weights/w.bin", offset=0, length=48))
+    inner = read_back(dense(), tmp_path)
+    ours, theirs = (m.graph.nodes[1].tensors["weight"] for m in (read, inner))
+    assert ours.equal(theirs)
+    assert onnx.load_model_from_string(read.data).graph.initializer[0].raw_data
+    assert any("weights/w.bin" in note for note in read.notes)
+
+
+@pytest.mark.parametrize("location", ["/etc/passwd", "../w.bin", "a/../../w.bin", "", ".", "..\\w"])
+def test_external_data_outside_the_folder_are_not_opened(location: str, tmp_path: Path) -> None:
+    """Absolute paths and parent folders are refused, whether or not the file exists."""
+    (tmp_path / "w.bin").write_bytes(b"\0" * 48)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        read_onnx(outside(folder, location))
+
+
+def outside(folder: Path, location: str) -> Path:
+    """The small model pointing to a location that is not created."""
+    proto = dense()
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    return saved(proto, folder)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    """The real place of the file counts."""
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(b"\0" * 48)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "w.bin").symlink_to(secret)
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        read_onnx(outside(folder, "w.bin"))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"offset": 8}, "end too early"),
+        ({"length": 47}, "needs 48 bytes"),
+        ({"offset": -1}, "needs 48 bytes"),
+        ({"offset": 2**40}, "end too early"),
+    ],
+)
+def test_external_data_of_another_size_are_refused(
+    entries: dict[str, int], message: str, tmp_path: Path
+) -> None:
+    """The bytes must be there, and be as many as the shape needs."""
+    with pytest.raises(ModelError, match=message):
+        read_onnx(external(tmp_path, "w.bin", **entries))
+
+
+def test_missing_external_data_are_named(tmp_path: Path) -> None:
+    """The message says which file belongs beside the model."""
+    with pytest.raises(ModelError, match=r"no external data file 'w\.bin'"):
+        read_onnx(outside(tmp_path, "w.bin"))
+
+
+def test_damage_ends_in_a_verify_error_or_in_a_model(tmp_path: Path) -> None:
+    """150 flipped, cut and overwritten copies of a model raise nothing else."""
+    proto = chain(
+        (1, 1, 6, 6),
+        ("Conv", ["x", "w"], "h", {"pads": [1, 1, 1, 1]}),
+        ("Relu", ["h"], "r"),
+        ("AveragePool", ["r"], "p", {"kernel_shape": [2, 2], "strides": [2, 2]}),
+        ("Reshape", ["p", "s"], "f"),
+        ("Gemm", ["f", "v"], "y"),
+        w=random(2, 1, 3, 3),
+        v=random(18, 3),
+        s=integers(0, -1),
+    )
+    original = proto.SerializeToString()
+    dice = random_module.Random(0)
+    path, refused = tmp_path / "model.onnx", 0
+    for _ in range(150):
+        data = bytearray(original)
+        for _ in range(dice.choice((1, 1, 2, 8))):
+            data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+        if dice.random() < 0.2:
+            del data[dice.randrange(len(data)) :]
+        path.write_bytes(data)
+        try:
+            read_onnx(path)
+        except VerifyError:
+            refused += 1
+    assert refused > 30  # else the damage never reaches the reader
