@@ -124,3 +124,10 @@ def probe(read: OnnxModel, batch: int = 3) -> torch.Tensor:
 def read_back(proto: onnx.ModelProto, folder: Path) -> OnnxModel:
     """The model, saved and read."""
     return read_onnx(saved(proto, folder))
+
+
+def dense() -> onnx.ModelProto:
+    """A small valid model."""
+    return chain(
+        (1, 3), ("Gemm", ["x", "w", "b"], "h"), ("Relu", ["h"], "y"), w=random(3, 4), b=random(4)
+    )
