@@ -19,7 +19,7 @@ from torch import Tensor
 
 from verify.bounders.backward import BackwardPass
 from verify.bounders.crown import refine
-from verify.bounders.interval import margins
+from verify.bounders.interval import at_tail, over_interval
 from verify.bounders.rows import Rows
 from verify.graph.ir import Node
 from verify.ops.registry import lookup
@@ -234,9 +234,9 @@ class AlphaCrown:
             if lookup(node).relax is not None:
                 pair.refine(node.name)
             pair.visit(node.name)
-        start, form = proof.spec_form(problem.spec.coeff, problem.spec.const)
-        margin = pair.optimise(start, form, enough=self.enough)
-        margin = torch.maximum(margin, margins(proof, problem))
+        tail, form = at_tail(proof, problem)
+        margin = pair.optimise(tail, form, enough=self.enough)
+        margin = torch.maximum(margin, over_interval(proof, tail, form))
         return Enclosure(margin, proof.all_bounds(), self.rounding is not None)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from verify.bounders.backward import BackwardPass
-from verify.bounders.interval import margins
+from verify.bounders.interval import at_tail, over_interval
 from verify.ops.registry import lookup
 from verify.problem import Problem
 from verify.values.budget import Budget
@@ -40,10 +40,10 @@ class Crown:
                 refine(walk, node.name)
             walk.visit(node.name)
             walk.prune(node.name, walk.dead(node.name))
-        start, form = walk.spec_form(problem.spec.coeff, problem.spec.const)
-        margin = problem.region.minimise(walk.pulled(start, form))
+        tail, form = at_tail(walk, problem)
+        margin = problem.region.minimise(walk.pulled(tail, form))
         # Interval arithmetic from the last nonlinear node can win where slopes were chosen badly.
-        margin = torch.maximum(margin, margins(walk, problem))
+        margin = torch.maximum(margin, over_interval(walk, tail, form))
         return Enclosure(margin, walk.all_bounds(), self.rounding is not None)
 
 

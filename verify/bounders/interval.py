@@ -12,7 +12,6 @@ from verify.graph.ir import Graph
 from verify.ops.registry import lookup
 from verify.problem import Problem
 from verify.traverse import pull_back
-from verify.values.bounds import Bounds
 from verify.values.budget import Budget
 from verify.values.enclosure import Enclosure
 from verify.values.linear_form import LinearForm
@@ -60,21 +59,25 @@ class Interval:
                     for side in (rows, rows.opposite()):
                         for part in walk.chunks(side):
                             walk.tighten(node.name, part, walk.least(node.name, part))
-        return Enclosure(margins(walk, problem), walk.all_bounds(), self.rounding is not None)
+        tail, form = at_tail(walk, problem)
+        margin = over_interval(walk, tail, form)
+        return Enclosure(margin, walk.all_bounds(), self.rounding is not None)
 
 
-def margins(walk: BackwardPass, problem: Problem) -> torch.Tensor:
-    """The spec's rows, pulled back through the affine tail and minimised over its interval."""
+def at_tail(walk: BackwardPass, problem: Problem) -> tuple[str, LinearForm]:
+    """The spec's rows, pulled back through the affine tail, and the node they are then over."""
     graph = walk.graph
     tail = affine_tail(graph)
     start, form = walk.spec_form(problem.spec.coeff, problem.spec.const)
     if tail == start:
-        here = form
-    else:
-        names = [node.name for node in graph.nodes]
-        cut = Graph((graph.node(tail), *graph.nodes[names.index(tail) + 1 :]))
-        here = pull_back(
-            cut, start, form, {}, noise=walk.noise if walk.rounding else None, sizes=walk.sizes
-        )
-    bounds: Bounds = walk.bounds[tail]
-    return Box(bounds.lower, bounds.upper).minimise(LinearForm(here.coeff, here.const, here.error))
+        return start, form
+    names = [node.name for node in graph.nodes]
+    cut = Graph((graph.node(tail), *graph.nodes[names.index(tail) + 1 :]))
+    noise = None if walk.rounding is None else walk.noise
+    return tail, pull_back(cut, start, form, {}, noise=noise, sizes=walk.sizes)
+
+
+def over_interval(walk: BackwardPass, tail: str, form: LinearForm) -> torch.Tensor:
+    """The least values of rows at a node over its interval bounds alone, shape (batch, row)."""
+    bounds = walk.bounds[tail]
+    return Box(bounds.lower, bounds.upper).minimise(form)

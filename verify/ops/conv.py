@@ -53,6 +53,13 @@ def adjoint(node: Node, coeff: Tensor) -> tuple[Tensor]:
     spatial = node.input_shapes[0][1:]
     stride, padding = node.settings["stride"], node.settings["padding"]
     dilation = node.settings["dilation"]
+    if tiles(node):
+        # Windows that do not overlap: each coefficient is spread over its own one.
+        height, width = weight.shape[2:]
+        own = coeff[:, :, :, None, :, None] * weight[:, 0, None, :, None, :]
+        laid = own.reshape(len(coeff), -1, coeff.shape[2] * height, coeff.shape[3] * width)
+        missing = [n - size for n, size in zip(spatial, laid.shape[2:], strict=True)]
+        return (functional.pad(laid, (0, missing[1], 0, missing[0])),) if any(missing) else (laid,)
     if by_phases(weight, stride, dilation, node.scalar("groups"), coeff.dtype):
         whole = transposed(coeff, weight, (stride[0], stride[1]), 1)
         # Without padding the map starts `padding` cells early; what a stride skipped at its end
@@ -83,6 +90,18 @@ def adjoint(node: Node, coeff: Tensor) -> tuple[Tensor]:
     return (pulled,)
 
 
+def tiles(node: Node) -> bool:
+    """Whether this is a depthwise convolution with windows side by side, as in average pooling."""
+    weight = node.tensors["weight"]
+    return (
+        weight.ndim == 4
+        and node.scalar("groups") == weight.shape[0] == node.input_shapes[0][0]
+        and node.settings["stride"] == tuple(weight.shape[2:])
+        and not any(node.settings["padding"])
+        and node.settings["dilation"] == (1, 1)
+    )
+
+
 def by_phases(
     weight: Tensor,
     stride: tuple[int, ...],
@@ -97,7 +116,8 @@ def by_phases(
         and groups == 1
         and tuple(dilation) == (1, 1)
         and stride[0] == stride[1] > 1
-        and weight.shape[2] == weight.shape[3] >= stride[0]
+        and weight.shape[2] == weight.shape[3]
+        and (weight.shape[2] == 1 or weight.shape[2] >= stride[0])
     )
 
 
@@ -110,6 +130,16 @@ def transposed(coeff: Tensor, weight: Tensor, stride: tuple[int, int], groups: i
     """
     if not by_phases(weight, stride, (1, 1), groups, coeff.dtype):
         return functional.conv_transpose2d(coeff, weight, stride=stride, groups=groups)
+    if weight.shape[2] == 1:
+        # A pointwise convolution with a stride: its transpose leaves zeros in between.
+        rows, columns = coeff.shape[2:]
+        spread = coeff.new_zeros(
+            len(coeff), weight.shape[1], (rows - 1) * stride[0] + 1, (columns - 1) * stride[1] + 1
+        )
+        spread[:, :, :: stride[0], :: stride[1]] = functional.conv2d(
+            coeff, weight.transpose(0, 1).contiguous()
+        )
+        return spread
     step, taps = stride[0], weight.shape[2]
     reach = -(-taps // step)
     rows, columns = weight.shape[:2]
