@@ -1,6 +1,8 @@
 """`python -m verify`: the command line."""
 
+import sys
+
 from verify.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

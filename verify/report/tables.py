@@ -21,9 +21,10 @@ _ROUNDING = {
     "margin": ROUND_FLOOR,
     "radius_certified": ROUND_FLOOR,
     "radius_attacked": ROUND_CEILING,
+    "gap": ROUND_CEILING,
 }
-_NUMBERS = {"index", "label", "predicted", "margin", "eps", "seconds", *BRACKET_FIELDS}
-_ORDER = ("index", "label", "predicted", "verdict", *BRACKET_FIELDS, *RESULT_FIELDS[3:])
+_NUMBERS = {"index", "label", "predicted", "margin", "eps", "seconds", "gap", *BRACKET_FIELDS}
+_ORDER = ("index", "label", "predicted", "verdict", *BRACKET_FIELDS, "gap", *RESULT_FIELDS[3:])
 _HEAD = ("eps", "norm", "method")  # said once, above the table, where all rows agree
 
 
@@ -32,7 +33,7 @@ def record_table(record: Record, *, most_rows: int = MOST_ROWS) -> Table:
 
     Reasons are not in it: they are sentences, and mostly the same ones (`reason_lines`).
     """
-    rows = record.rows()
+    rows = [_with_gap(row) for row in record.rows()]
     said = {*_common(rows), "reason"}
     if any("radius_certified" in row for row in rows):
         said.add("eps")  # the same number
@@ -51,7 +52,7 @@ def record_table(record: Record, *, most_rows: int = MOST_ROWS) -> Table:
             no_wrap=True,
         )
     for row in rows[:most_rows]:
-        table.add_row(*(_cell(column, row[column]) for column in columns))
+        table.add_row(*(_cell(column, row.get(column)) for column in columns))
     return table
 
 
@@ -106,6 +107,13 @@ def _common(rows: list[dict[str, object]]) -> dict[str, object]:
     """Values of the head's fields that are there and the same in every row."""
     found = {key: {row.get(key) for row in rows} for key in _HEAD}
     return {key: next(iter(v)) for key, v in found.items() if len(v) == 1 and v != {None}}
+
+
+def _with_gap(row: dict[str, object]) -> dict[str, object]:
+    """The row with the width of its bracket, where both ends are known: what is still undecided."""
+    low, high = row.get("radius_certified"), row.get("radius_attacked")
+    known = isinstance(low, float) and isinstance(high, float)
+    return {**row, "gap": high - low} if known else row  # type: ignore[operator]  # by `known`
 
 
 def _cell(column: str, value: object) -> Text:

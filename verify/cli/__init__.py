@@ -1,0 +1,8 @@
+"""The command line: `verify certify`, `attack`, `radius`, `compare`, `info`.
+
+Nothing here imports torch, NumPy or matplotlib before a command runs, so that `--help` is quick.
+"""
+
+from verify.cli.entry import main
+
+__all__ = ["main"]

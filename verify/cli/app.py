@@ -1,0 +1,66 @@
+"""The typer application: the commands and the text above them."""
+
+import typer
+
+from verify.cli.attack import attack
+from verify.cli.certify import certify
+from verify.cli.compare import compare
+from verify.cli.grouping import grouped
+from verify.cli.info import info
+from verify.cli.radius import radius
+
+ABOUT = """How sure may I be of this prediction?
+
+For each input: a certified lower and an attacked upper bound of its robustness radius, the
+distance within which no input changes the class.
+
+Try it on the embedded example:
+
+  verify radius examples/digits_dense.onnx --limit 10
+
+\b
+Exit codes:
+  0    all verified, or nothing that had to be
+  1    some falsified
+  2    bad input: one line on standard error says what to do
+  3    some unknown, none falsified
+  130  interrupted; results so far are printed and written
+"""
+
+SHORT = {
+    "certify": "A verdict for each input at one radius.",
+    "attack": "Counterexamples at one radius.",
+    "radius": "Certified and attacked radius of each input.",
+    "compare": "Certified and attacked accuracy over radii.",
+    "info": "What a model consists of, and what is supported.",
+}
+
+app = typer.Typer(
+    name="verify",
+    help=ABOUT,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (certify, attack, radius, compare, info):
+    app.command(name=command.__name__, short_help=SHORT[command.__name__])(grouped(command))
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        from verify.version import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: bool = typer.Option(
+        False, "--version", callback=show_version, is_eager=True, help="Print the version and stop."
+    ),
+) -> None:
+    """Options before the command."""

@@ -1,0 +1,87 @@
+"""`verify attack`: only the attack, at one radius."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from verify.cli.options import AttackOptions, DataOptions, Model, OutputOptions, Radius
+
+FOUND = 1
+Save = Annotated[
+    Path | None,
+    typer.Option(
+        "--save",
+        metavar="FILE.npz",
+        help="Write the counterexamples: x, original, label, index.",
+        show_default=False,
+    ),
+]
+
+
+def attack(
+    model: Model,
+    eps: Radius,
+    data: DataOptions,
+    attacks: AttackOptions,
+    output: OutputOptions,
+    save: Save = None,
+) -> int:
+    """Look for a misclassified input within --eps of each input.
+
+    What is found is replayed in ONNX Runtime, in float32, inside ball and input range, before it
+    counts. Finding nothing proves nothing: that is what `verify certify` is for.
+
+    \b
+    Examples:
+      verify attack examples/digits_conv.onnx --eps 0.1 --limit 50
+      verify attack net.onnx --data test.npz --eps 8/255 --attack-steps 100 --save found.npz
+
+    Exit code: 0 none found, 1 some found, 2 bad input.
+    """
+    # Not before: `verify --help` need not wait for torch.
+    from verify.cli import parsing
+    from verify.cli.attacking import attack_each, attacked_accuracy, save_witnesses, writable
+    from verify.cli.falsifiers import falsifier_of
+    from verify.cli.presenting import presenter
+    from verify.cli.session import open_session, stamp
+    from verify.errors import SettingError
+    from verify.values.result import Verdict
+
+    show = presenter(output)
+    if falsifier_of(attacks, None) is None:
+        raise SettingError("--attack none leaves nothing to do; choose pgd, fgsm or ifgsm")
+    if save is not None:
+        writable(save)
+    session = open_session(model, data, parsing.radius(eps))
+    show.say(session.notes)
+    falsifier = falsifier_of(attacks, session.network.judge)
+    assert falsifier is not None
+    parts = attack_each(session, falsifier)
+    done = show.collect(parts, len(session.asked.x), "attack")
+    found = [result for result in done.results if result.verdict is Verdict.FALSIFIED]
+    settings = {
+        "eps": float(session.asked.eps[0]),
+        "attack": attacks.attack,
+        "attack_steps": attacks.attack_steps,
+        "restarts": attacks.restarts,
+        "seed": attacks.seed,
+    }
+    accuracy = attacked_accuracy(done.results)
+    record = show.record(
+        "attack",
+        stamp(session),
+        {**session.settings, **settings},
+        done.results,
+        {
+            "clean_accuracy": accuracy.clean,
+            "attacked_accuracy": accuracy.attacked,
+            "interrupted": done.interrupted,
+        },
+    )
+    if save is not None:
+        save_witnesses(save, found, session)
+    show.publish(record)
+    if done.results:
+        show.say([accuracy.text()])
+    return done.exit_code(FOUND if found else 0)

@@ -1,0 +1,125 @@
+"""The work that `verify radius` and `verify compare` share: brackets for every input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from verify.api import radius_each
+from verify.cli import parsing
+from verify.cli.falsifiers import falsifier_of
+from verify.cli.options import AttackOptions, BoundOptions, DataOptions
+from verify.cli.presenting import Collected, Presenter
+from verify.cli.session import Session, bound_arguments, open_session
+from verify.errors import SettingError
+from verify.report import Brackets, plot_brackets
+from verify.report.plots import FORMATS
+from verify.values.result import Bracket, norm_name
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How far and how finely to search.
+
+    Attributes:
+        largest: radius beyond which nothing is searched, or None for all there is.
+        tolerance: relative width at which the search for the certified radius stops.
+    """
+
+    largest: float | None
+    tolerance: float
+
+    @classmethod
+    def read(
+        cls, largest: str | None, tolerance: str, *, pictures: tuple[Path | None, ...]
+    ) -> Search:
+        """From the command line; also refuses pictures that cannot be drawn, before the work.
+
+        Raises:
+            SettingError: if something cannot be read.
+        """
+        for path in pictures:
+            if path is not None and (
+                path.suffix.lower().removeprefix(".") not in FORMATS or not path.parent.is_dir()
+            ):
+                raise SettingError(
+                    f"picture {path} cannot be drawn, expected a file ending in "
+                    f"{', '.join(FORMATS)} in a folder that is there; name another"
+                )
+        width = parsing.positive(tolerance, "--tolerance")
+        assert width is not None
+        if width >= 1:
+            raise SettingError(f"--tolerance is {tolerance}, expected less than 1; try 0.01")
+        return cls(parsing.positive(largest, "--max-radius"), width)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BracketRun:
+    """What one run found, and under which settings.
+
+    Attributes:
+        session: model and inputs.
+        done: the brackets that came.
+        settings: for the record.
+    """
+
+    session: Session
+    done: Collected[Bracket]
+    settings: dict[str, object]
+
+    @property
+    def title(self) -> str:
+        """The model's name in pictures."""
+        return Path(self.session.network.path or "model").name
+
+    @property
+    def norm(self) -> str:
+        """The norm's name in pictures."""
+        return norm_name(self.session.asked.p)
+
+    def draw_brackets(self, path: Path) -> None:
+        """Each bracket as a segment, and the histograms of both ends."""
+        results = self.done.results
+        ends = Brackets(
+            tuple(found.certified for found in results), tuple(found.attacked for found in results)
+        )
+        plot_brackets(ends, path, model=self.title, norm=self.norm)
+
+
+def bracket_all(
+    model: Path,
+    data: DataOptions,
+    bounds: BoundOptions,
+    attacks: AttackOptions,
+    search: Search,
+    show: Presenter,
+) -> BracketRun:
+    """Load, read, bracket.
+
+    Raises:
+        InputError: if anything given cannot be used.
+    """
+    arguments = bound_arguments(bounds)
+    falsifier_of(attacks, None)  # a misspelt attack is refused before the model is read
+    session = open_session(model, data, search.largest)
+    show.say(session.notes)
+    parts = radius_each(
+        session.network,
+        session.asked,
+        method=arguments.method,
+        falsifier=falsifier_of(attacks, session.network.judge),
+        timeout=arguments.timeout,
+        memory=arguments.memory,
+        batch=arguments.batch,
+        iterations=arguments.iterations,
+        tolerance=search.tolerance,
+        indices=session.data.indices,
+    )
+    done = show.collect(parts, len(session.asked.x), "radius")
+    settings = {
+        **session.settings,
+        "max_radius": float(session.asked.eps[0]),
+        "tolerance": search.tolerance,
+        **arguments.settings(attacks),
+    }
+    return BracketRun(session, done, settings)

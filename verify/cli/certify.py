@@ -1,0 +1,74 @@
+"""`verify certify`: a verdict for each input at one radius."""
+
+from verify.cli.options import (
+    AttackOptions,
+    BoundOptions,
+    DataOptions,
+    Model,
+    OutputOptions,
+    Radius,
+)
+
+FALSIFIED, UNKNOWN = 1, 3
+
+
+def certify(
+    model: Model,
+    eps: Radius,
+    data: DataOptions,
+    bounds: BoundOptions,
+    attacks: AttackOptions,
+    output: OutputOptions,
+) -> int:
+    """Decide for each input whether its class holds everywhere within --eps.
+
+    An attack looks for a counterexample first, which counts if it is misclassified in ONNX Runtime
+    too; what withstands it is bounded. "verified" is a proof, for every float32 execution of the
+    file; "unknown" is neither proved nor refuted.
+
+    \b
+    Examples:
+      verify certify examples/digits_dense.onnx --eps 0.03
+      verify certify net.onnx --data test.npz --eps 8/255 --norm inf --limit 100 --json out.json
+      verify certify net.onnx --data photos/ --eps 0.5 --norm 2 --mean 0.49,0.48,0.45 --std 0.25
+
+    Exit code: 0 all verified, 1 some falsified, 2 bad input, 3 some unknown (and none falsified).
+    """
+    # Not before: `verify --help` need not wait for torch.
+    from verify.api import certify_each
+    from verify.cli import parsing
+    from verify.cli.falsifiers import falsifier_of
+    from verify.cli.presenting import presenter
+    from verify.cli.session import bound_arguments, open_session, stamp
+    from verify.values.result import Verdict
+
+    show, arguments = presenter(output), bound_arguments(bounds)
+    falsifier_of(attacks, None)  # a misspelt attack is refused before the model is read
+    session = open_session(model, data, parsing.radius(eps))
+    show.say(session.notes)
+    parts = certify_each(
+        session.network,
+        session.asked,
+        method=arguments.method,
+        falsifier=falsifier_of(attacks, session.network.judge),
+        timeout=arguments.timeout,
+        memory=arguments.memory,
+        batch=arguments.batch,
+        iterations=arguments.iterations,
+        indices=session.data.indices,
+    )
+    done = show.collect(parts, len(session.asked.x), "certify")
+    record = show.record(
+        "certify",
+        stamp(session),
+        {**session.settings, "eps": float(session.asked.eps[0]), **arguments.settings(attacks)},
+        done.results,
+        {
+            "correct": sum(r.label == r.predicted for r in done.results),
+            "interrupted": done.interrupted,
+        },
+    )
+    show.publish(record)
+    verdicts = {result.verdict for result in done.results}
+    code = UNKNOWN if Verdict.UNKNOWN in verdicts else 0
+    return done.exit_code(FALSIFIED if Verdict.FALSIFIED in verdicts else code)

@@ -1,0 +1,214 @@
+"""The options that commands share, grouped by what they are about."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MODEL_HELP = "ONNX file (.onnx or .onnx.gz)."
+METHOD_NAMES = "auto, ibp, zonotope, crown-ibp, crown or alpha-crown"
+ATTACK_NAMES = "pgd, fgsm, ifgsm or none"
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+Radius = Annotated[
+    str,
+    typer.Option(
+        "--eps",
+        metavar="R",
+        help="Radius in model input units (before --mean and --std); fractions such as 8/255 too.",
+        show_default=False,
+    ),
+]
+
+DATA, EFFORT, ATTACK, OUTPUT = "Data", "Bounds", "Attack", "Output"
+
+
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """Which inputs, in which units, with which labels."""
+
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="'digits' (embedded), .npz (x, y), .npy, .csv (label,value,...) or a folder of "
+            "images. Default: MODEL's .npz beside it, else digits where the input has 64 entries.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    limit: Annotated[
+        int | None,
+        typer.Option(help="At most this many inputs.", show_default=False, rich_help_panel=DATA),
+    ] = None
+    indices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Rows of the source, from 0: '0,3,5-9'.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="WHICH",
+            help="Class that must hold: 'data' (the source's), 'predicted' (what the model says), "
+            "or 'auto' (the source's where it has any).",
+            rich_help_panel=DATA,
+        ),
+    ] = "auto"
+    input_range: Annotated[
+        str | None,
+        typer.Option(
+            "--input-range",
+            metavar="'LOW HIGH'",
+            help="Values that inputs never leave, or 'none'. Default: 0 1 if every chosen value "
+            "lies in it, else none.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Per channel, comma between: the model gets (x - mean) / std; eps and the input "
+            "range are in units of x.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    std: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="See --mean.", show_default=False, rich_help_panel=DATA),
+    ] = None
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S",
+            help="Values of the source are divided by it. Default: 255 for CSV, images and "
+            "arrays of bytes, else 1.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    channels_last: Annotated[
+        bool | None,
+        typer.Option(
+            "--channels-last/--channels-first",
+            help="How the source stores images. Default: as its shape shows, else as the model.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    norm: Annotated[
+        str,
+        typer.Option(metavar="inf|2|1", help="Norm of the radius.", rich_help_panel=DATA),
+    ] = "inf"
+
+
+@dataclass(frozen=True, slots=True)
+class BoundOptions:
+    """How hard to try to prove."""
+
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"{METHOD_NAMES}; `verify info` says what each does.",
+            rich_help_panel=EFFORT,
+        ),
+    ] = "auto"
+    timeout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Per input. Default: none.",
+            show_default=False,
+            rich_help_panel=EFFORT,
+        ),
+    ] = None
+    memory: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE", help="That the process may take: 2GB, 1500MB.", rich_help_panel=EFFORT
+        ),
+    ] = "2GiB"
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Inputs bounded at once. Default: as many as are worth it.",
+            show_default=False,
+            rich_help_panel=EFFORT,
+        ),
+    ] = None
+    iterations: Annotated[
+        int, typer.Option(help="Of alpha-crown's slopes.", rich_help_panel=EFFORT)
+    ] = 20
+
+
+@dataclass(frozen=True, slots=True)
+class AttackOptions:
+    """How hard to try to refute."""
+
+    attack: Annotated[
+        str, typer.Option(metavar="NAME", help=f"{ATTACK_NAMES}.", rich_help_panel=ATTACK)
+    ] = "pgd"
+    attack_steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Gradient steps of pgd or ifgsm. Default: the attack's own.",
+            show_default=False,
+            rich_help_panel=ATTACK,
+        ),
+    ] = None
+    restarts: Annotated[
+        int | None,
+        typer.Option(
+            help="Starting points of pgd. Default: the attack's own.",
+            show_default=False,
+            rich_help_panel=ATTACK,
+        ),
+    ] = None
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Of pgd's random starts; each input has its own.", rich_help_panel=ATTACK
+        ),
+    ] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """Where results go."""
+
+    json: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the whole record; '-' for standard output, the table then goes to "
+            "standard error.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    csv: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write one line per input; '-' as for --json.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Only the summary line.", rich_help_panel=OUTPUT),
+    ] = False
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show tracebacks of errors.", rich_help_panel=OUTPUT),
+    ] = False
