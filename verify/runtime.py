@@ -192,7 +192,7 @@ class Runtime:
             (found,) = which.run([model.output_name], {model.input_name: fed})
         except Exception as error:  # onnxruntime has no common base for what it raises
             raise ModelError(
-                f"ONNX Runtime cannot run {model.path}: {error}. Export the model again."
+                f"ONNX Runtime cannot run {model.path}: {one_line(error)}. Export the model again."
             ) from error
         expected = len(x) * model.graph.output.size
         if found.size != expected:
@@ -231,8 +231,13 @@ def session(model: RunnableModel, threads: int, *, optimise: bool) -> InferenceS
         return onnxruntime.InferenceSession(model.data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no common base for what it raises
         raise ModelError(
-            f"ONNX Runtime does not accept {model.path}: {error}. Export the model again."
+            f"ONNX Runtime does not accept {model.path}: {one_line(error)}. Export the model again."
         ) from error
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, without line breaks."""
+    return " ".join(str(error).split())
 
 
 def strictly_above(output: Tensor, labels: Tensor) -> Tensor:

@@ -185,6 +185,12 @@ REFUSED: dict[str, tuple[onnx.ModelProto, type[VerifyError], str]] = {
     "two unknown lengths": (one("Reshape", (1, 6), integers(-1, -1)), ModelError, "target shape"),
     "index out of range": (one("Gather", (1, 5), integers(7), axis=1), ModelError, "range"),
     "axis out of range": (one("Concat", (1, 5), axis=4), ModelError, "axis 4 is out of range"),
+    "axis of a scalar": (one("Gather", (), np.int64(0), axis=0), ModelError, "first axis"),
+    "axis of a squeezed scalar": (
+        chain((1, 1), ("Squeeze", ["x"], "h"), ("Gather", ["h", "i"], "y"), i=np.int64(0)),
+        ModelError,
+        "axis 0 is out of range for a tensor of rank 0",
+    ),
     "missing input": (
         model([helper.make_node("Gemm", ["x"], ["y"])], (1, 3)),
         ModelError,

@@ -98,7 +98,7 @@ class OnnxNode:
 
     def axis(self, axis: int, rank: int) -> int:
         """A possibly negative axis, counted from the front."""
-        if not -rank <= axis < max(rank, 1):
+        if not -rank <= axis < rank:
             raise self.invalid(f"axis {axis} is out of range for a tensor of rank {rank}")
         return axis + rank if axis < 0 else axis
 
@@ -117,6 +117,9 @@ def wrap(proto: onnx.NodeProto, opset: int, index: int) -> OnnxNode:
         UnsupportedOperator: for another domain, or a node that holds graphs (If, Loop, Scan).
         ModelError: if attributes repeat or there is no output.
     """
+    texts = (proto.op_type, proto.name, proto.domain, *proto.input, *proto.output)
+    if any(not isinstance(t, str) for t in (*texts, *(a.name for a in proto.attribute))):
+        raise ModelError(f"node #{index} holds a name that is no text. Export the model again.")
     label = proto.name or next((o for o in proto.output if o), f"#{index}")
     attributes = {a.name: a for a in proto.attribute}
     node = OnnxNode(
