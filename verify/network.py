@@ -126,7 +126,8 @@ def load(
             raise SettingError(
                 "a torch module does not state its input; give input_shape, such as (3, 32, 32)"
             )
-        network = read_module(model, tuple(input_shape))
+        seen = read_module(model, tuple(input_shape))
+        network = Network(seen.graph, seen.judge, None, None, seen.notes)
     else:
         from verify.readers.onnx import read_onnx
         from verify.runtime import Runtime, cross_check
@@ -138,6 +139,4 @@ def load(
     if mean is None and std is None:
         return network
     zero, one = torch.zeros(()), torch.ones(())
-    return with_normalisation(
-        network, zero if mean is None else mean, one if std is None else std
-    )
+    return with_normalisation(network, zero if mean is None else mean, one if std is None else std)

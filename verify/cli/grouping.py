@@ -47,7 +47,7 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
     # Older typers read __annotations__, newer ones the signature.
     spread.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     spread.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
-    del spread.__wrapped__  # type: ignore[attr-defined]  # it would show the unspread signature
+    del spread.__wrapped__  # it would show the unspread signature
     return spread
 
 
