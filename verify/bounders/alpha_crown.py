@@ -53,6 +53,10 @@ class Ascent:
         iterations: backward passes; the first one evaluates the initial slopes.
         rate: step size, in units of slope.
         decay: factor on the rate per iteration.
+        momentum: Adam's beta1. Half of the usual, because the bound is piecewise linear in the
+            slopes: a gradient of nine steps ago belongs to another piece. Measured in
+            benchmarks/README.md.
+        memory: Adam's beta2.
 
     Source:
         Kingma and Ba 2015, arXiv:1412.6980; alpha-CROWN: Xu et al. 2021, arXiv:2011.13824.
@@ -60,7 +64,9 @@ class Ascent:
 
     iterations: int = 20
     rate: float = 0.25
-    decay: float = 0.95
+    decay: float = 0.97
+    momentum: float = 0.5
+    memory: float = 0.99
 
     def __call__(
         self, walk: BackwardPass, start: str, form: LinearForm, *, enough: float | None = None
@@ -96,11 +102,11 @@ class Ascent:
             slopes = slope_gradients(walk, start, pulled, lines, record, alpha, nodes)
             rate = self.rate * self.decay**step
             for name, gradient in slopes.items():
-                first[name].mul_(0.9).add_(gradient, alpha=0.1)
-                second[name].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-                size = (second[name] / (1 - 0.999 ** (step + 1))).sqrt_().add_(1e-12)
+                first[name].mul_(self.momentum).add_(gradient, alpha=1 - self.momentum)
+                second[name].mul_(self.memory).addcmul_(gradient, gradient, value=1 - self.memory)
+                size = (second[name] / (1 - self.memory ** (step + 1))).sqrt_().add_(1e-12)
                 moved = first[name] / size
-                alpha[name] = alpha[name].add(moved, alpha=rate / (1 - 0.9 ** (step + 1)))
+                alpha[name] = alpha[name].add(moved, alpha=rate / (1 - self.momentum ** (step + 1)))
                 alpha[name].clamp_(0, 1)
         return Optimised(best, best_alpha)
 
