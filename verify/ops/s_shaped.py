@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from verify.graph.ir import Node
 from verify.ops.elementwise import elementwise, rounded_up
@@ -23,18 +24,21 @@ KERNEL_DEVIATION = 1e-6
 clamped rational kernels were swept in benchmarks/kernel_sweep.py: at most 4.2e-7."""
 FUNCTION_FACTOR = 4.0
 """How much more a value of the function may be off than a product: some 32 roundings in all."""
-BISECTIONS = 24
-"""Halvings in the search for a tangent point; it decides tightness, never validity."""
+NARROWINGS = 9
+"""Steps in the search for a tangent point; they decide tightness, never validity."""
+HALVINGS = 3
+"""How many of these steps halve the interval before false position takes over."""
 NARROW = 1e-6
 """Intervals narrower than this take the slope at their middle: the chord's quotient is noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """An S-shaped function with its derivative; `rise` is f(z) + f(-z), constant in z."""
+    """An S-shaped function, its derivatives f' and f'', and `rise` = f(z) + f(-z)."""
 
     value: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
+    bend: Callable[[Tensor], Tensor]
     rise: float
     steepest: float
 
@@ -45,66 +49,173 @@ def sigmoid_slope(z: Tensor) -> Tensor:
     return y * (1 - y)
 
 
+def sigmoid_bend(z: Tensor) -> Tensor:
+    """d² sigmoid / dz²."""
+    y = torch.sigmoid(z)
+    return y * (1 - y) * (1 - 2 * y)
+
+
+def tanh_slope(z: Tensor) -> Tensor:
+    """d tanh / dz."""
+    return 1 - torch.tanh(z).square()
+
+
+def tanh_bend(z: Tensor) -> Tensor:
+    """d² tanh / dz²."""
+    y = torch.tanh(z)
+    return -2 * y * (1 - y.square())
+
+
 CURVES = {
-    "Sigmoid": Curve(torch.sigmoid, sigmoid_slope, rise=1.0, steepest=0.25),
-    "Tanh": Curve(torch.tanh, lambda z: 1 - torch.tanh(z) ** 2, rise=0.0, steepest=1.0),
+    "Sigmoid": Curve(torch.sigmoid, sigmoid_slope, sigmoid_bend, rise=1.0, steepest=0.25),
+    "Tanh": Curve(torch.tanh, tanh_slope, tanh_bend, rise=0.0, steepest=1.0),
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Touch:
-    """Where an upper line may touch the curve: a chord, or a tangent between two points."""
+    """Where an upper line may touch the curve: a chord, or a tangent between two points.
+
+    Attributes:
+        chord: slope of the chord over [l, u].
+        chord_offset: offset of that chord.
+        is_chord: where the chord is the upper hull.
+        first, last: the admissible tangent points elsewhere.
+        best: the share of the way from first to last whose tangent is lowest in the middle.
+    """
 
     chord: Tensor
+    chord_offset: Tensor
     is_chord: Tensor
     first: Tensor
     last: Tensor
+    best: Tensor
+
+    def side(self, which: int) -> Touch:
+        """One of two intervals that were stacked."""
+        return Touch(
+            self.chord[which],
+            self.chord_offset[which],
+            self.is_chord[which],
+            self.first[which],
+            self.last[which],
+            self.best[which],
+        )
+
+
+TOUCHES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+"""Places to touch, kept as long as the bounds they belong to: an optimisation of slopes asks for
+them in every iteration, and the bisection behind them costs more than all the rest."""
+
+
+def touches(node: Node, x: Bounds) -> tuple[Touch, Touch]:
+    """Where lower lines (on the mirrored interval) and upper lines may touch."""
+    found = TOUCHES.get(x.lower)
+    if found is None or found[0] is not x.upper:
+        both = mirrored(x)
+        stacked = Bounds(torch.stack((both.lower, x.lower)), torch.stack((both.upper, x.upper)))
+        place = touch(CURVES[node.op], stacked)
+        found = (x.upper, place.side(0), place.side(1))
+        TOUCHES[x.lower] = found
+    return found[1], found[2]
 
 
 def touch(curve: Curve, x: Bounds) -> Touch:
-    """Admissible tangent points of upper lines on [l, u].
+    """Admissible upper lines on [l, u].
 
     If the chord from l to u lies above the curve (u <= 0, or f'(u) >= its slope) it is the hull.
     Otherwise any tangent at d in [first, u] does, where the tangent at `first` passes through
     (l, f(l)), or first = l where l >= 0.
     """
     width = x.upper - x.lower
-    value_l = curve.value(x.lower)
-    chord = (curve.value(x.upper) - value_l) / torch.where(width > NARROW, width, 1.0)
+    value_l, value_u = curve.value(x.lower), curve.value(x.upper)
+    chord = (value_u - value_l) / torch.where(width > NARROW, width, 1.0)
     chord = torch.where(width > NARROW, chord, curve.slope((x.lower + x.upper) / 2))
+    offset = torch.maximum(value_l - chord * x.lower, value_u - chord * x.upper)
     is_chord = (x.upper <= 0) | ((x.lower < 0) & (curve.slope(x.upper) >= chord))
+    first = torch.where(x.lower >= 0, x.lower, first_tangent(curve, x, value_l))
+    # A tangent's height in the middle of [l, u] falls as its point comes nearer to the middle.
+    nearest = torch.maximum((x.lower + x.upper) / 2, first)
+    run = x.upper - first
+    best = ((nearest - first) / torch.where(run > 0, run, 1.0)).clamp(0, 1)
+    return Touch(chord, offset, is_chord, first, x.upper, best)
+
+
+def first_tangent(curve: Curve, x: Bounds, value_l: Tensor) -> Tensor:
+    """The least d in [0, u] whose tangent is not below (l, f(l)), or a little more.
+
+    h(d) = f(d) + f'(d)(l - d) - f(l) rises in d. Its zero is enclosed by false position (Illinois
+    variant); the end returned has h >= 0, so the answer is on the valid side however far it got.
+    """
+
+    def h(d: Tensor) -> Tensor:
+        return curve.value(d) + curve.slope(d) * (x.lower - d) - value_l
+
     low, high = torch.zeros_like(x.lower), x.upper.clamp(min=0)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        above = curve.value(middle) + curve.slope(middle) * (x.lower - middle) >= value_l
-        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-    first = torch.where(x.lower >= 0, x.lower, high)
-    return Touch(chord, is_chord, first, x.upper)
+    below, above = h(low), h(high)
+    for step in range(NARROWINGS):
+        run = above - below
+        share = torch.where(run > 0, above / torch.where(run > 0, run, 1.0), 0.5)
+        # False position starts slowly on a long interval: halve first.
+        share = torch.full_like(share, 0.5) if step < HALVINGS else share.clamp(0.01, 0.99)
+        guess = high - share * (high - low)
+        found = h(guess)
+        valid = found >= 0
+        # Illinois: an end that stays twice has its value halved, or it would stay for ever.
+        below = torch.where(valid, below / 2, found)
+        above = torch.where(valid, found, above / 2)
+        low, high = torch.where(valid, low, guess), torch.where(valid, guess, high)
+    return high
 
 
-def upper_line(curve: Curve, x: Bounds, share: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Slope and offset above the curve, shape (batch, row, *node).
+@dataclass(frozen=True, slots=True, eq=False)
+class Line:
+    """Slope and offset of lines above the curve, shape (batch, row, *node)."""
+
+    slope: Tensor
+    offset: Tensor
+
+
+def upper_line(curve: Curve, x: Bounds, place: Touch, share: Tensor) -> Line:
+    """The chord where it is the hull, else the tangent at a share of the way from first to last.
 
     Args:
         curve: the function.
         x: bounds, shape (batch, *node).
-        share: where between first and last the tangent touches, in [0, 1], (batch, row, *node);
-            None for the smallest area, which is the tangent nearest to the middle.
+        place: where lines may touch.
+        share: in [0, 1], shape (batch, row, *node).
     """
-    place = touch(curve, x)
-    lower, upper = x.lower[:, None], x.upper[:, None]
-    if share is None:
-        share = smallest(x, place)
     point = torch.lerp(place.first[:, None], place.last[:, None], share)
     is_chord = place.is_chord[:, None]
-    slope = torch.where(is_chord, place.chord[:, None], curve.slope(point))
-    # sup of g = f - slope·z. On the convex piece [l, min(u, 0)] it is at an end. On the concave one
-    # [max(l, 0), u] g lies below its tangent at any point c: g(c) + max(g'(c)(a - c), g'(c)(b - c)).
+    tangent = curve.slope(point)
+    slope = torch.where(is_chord, place.chord[:, None], tangent)
+    if point.dtype == torch.float32:
+        # The arithmetic of searches: valid up to rounding, at one evaluation of the curve.
+        offset = curve.value(point) - tangent * point
+        return Line(slope, torch.where(is_chord, place.chord_offset[:, None], offset))
+    return Line(
+        slope, rigorous_offset(curve, x, slope, torch.where(is_chord, x.upper[:, None], point))
+    )
+
+
+def rigorous_offset(curve: Curve, x: Bounds, slope: Tensor, point: Tensor) -> Tensor:
+    """The least offset, rounded up, that lifts lines of given slopes over the curve on [l, u].
+
+    sup of g = f - slope·z. On the convex piece [l, min(u, 0)] it is at an end. On the concave one
+    [max(l, 0), u] g lies below its tangent at any c: g(c) + max(g'(c)(a - c), g'(c)(b - c), 0).
+
+    Args:
+        curve: the function.
+        x: bounds, shape (batch, *node).
+        slope: shape (batch, row, *node).
+        point: c, best where the line touches; same shape.
+    """
+    lower, upper = x.lower[:, None], x.upper[:, None]
     left = curve.value(lower) - slope * lower
     knee = upper.clamp(max=0)
     convex = torch.maximum(left, curve.value(knee) - slope * knee)
     start = lower.clamp(min=0)
-    centre = torch.minimum(torch.maximum(torch.where(is_chord, upper, point), start), upper)
+    centre = torch.minimum(torch.maximum(point, start), upper)
     tilt = curve.slope(centre) - slope
     reach = torch.maximum(tilt * (start - centre), tilt * (upper - centre)).clamp(min=0)
     concave = curve.value(centre) - slope * centre + reach
@@ -114,15 +225,7 @@ def upper_line(curve: Curve, x: Bounds, share: Tensor | None) -> tuple[Tensor, T
         torch.where(lower >= 0, concave, torch.maximum(convex, concave)),
     )
     size = 1 + slope.abs() * torch.maximum(lower.abs(), upper.abs())
-    return slope, rounded_up(offset, size * FUNCTION_FACTOR)
-
-
-def smallest(x: Bounds, place: Touch) -> Tensor:
-    """The share whose tangent is lowest at the middle of [l, u]; shape (batch, 1, *node)."""
-    middle = torch.maximum((x.lower + x.upper) / 2, place.first)
-    run = place.last - place.first
-    share = (middle - place.first) / torch.where(run > 0, run, 1.0)
-    return share.clamp(0, 1)[:, None]
+    return rounded_up(offset, size * FUNCTION_FACTOR)
 
 
 def mirrored(x: Bounds) -> Bounds:
@@ -132,10 +235,7 @@ def mirrored(x: Bounds) -> Bounds:
 
 def initial(node: Node, x: Bounds) -> Tensor:
     """The shares of smallest area: of the lower line (on the mirrored interval), of the upper."""
-    curve = CURVES[node.op]
-    return torch.stack(
-        [smallest(b, touch(curve, b)) for b in (mirrored(x), x)],
-    )
+    return torch.stack([place.best[:, None] for place in touches(node, x)])
 
 
 def relax(node: Node, x: Bounds, alpha: Tensor | None) -> Relaxation:
@@ -148,23 +248,32 @@ def relax(node: Node, x: Bounds, alpha: Tensor | None) -> Relaxation:
         Zhang et al. 2018 (CROWN), arXiv:1811.00866; offsets by pieces instead of tables.
     """
     curve = CURVES[node.op]
-    lower_share, upper_share = (None, None) if alpha is None else (alpha[0], alpha[1])
-    slope_down, offset_down = upper_line(curve, mirrored(x), lower_share)
-    slope_up, offset_up = upper_line(curve, x, upper_share)
-    return Relaxation(slope_down, curve.rise - offset_down, slope_up, offset_up)
+    shares = initial(node, x) if alpha is None else alpha
+    below, above = touches(node, x)
+    down = upper_line(curve, mirrored(x), below, shares[0])
+    up = upper_line(curve, x, above, shares[1])
+    return Relaxation(down.slope, curve.rise - down.offset, up.slope, up.offset)
 
 
 def ascend(node: Node, x: Bounds, alpha: Tensor, coeff: Tensor, value: Tensor) -> Tensor:
-    """Gradient of A+·(lower line at z) + A-·(upper line at z) in both tangent points."""
-    with torch.enable_grad():
-        free = alpha.detach().requires_grad_(True)
-        lines = relax(node, x, free)
-        assert lines.lower_offset is not None
-        assert lines.upper_offset is not None
-        bound = coeff.clamp(min=0) * (lines.lower_slope * value + lines.lower_offset)
-        bound = bound + coeff.clamp(max=0) * (lines.upper_slope * value + lines.upper_offset)
-        (gradient,) = torch.autograd.grad(bound.sum(), free)
-    return gradient
+    """Gradient of A+·(lower line at z) + A-·(upper line at z) in both tangent points.
+
+    d (f(d) + f'(d)(z - d)) / d d  =  f''(d)(z - d);  the lower line is the mirrored upper one.
+    """
+    curve = CURVES[node.op]
+    parts = []
+    for place, share, read, at in zip(
+        touches(node, x),
+        alpha,
+        (-coeff.clamp(min=0), coeff.clamp(max=0)),
+        (-value, value),
+        strict=True,
+    ):
+        first, run = place.first[:, None], (place.last - place.first)[:, None]
+        point = torch.addcmul(first, run, share)
+        moved = read * curve.bend(point) * (at - point) * run
+        parts.append(moved.masked_fill(place.is_chord[:, None], 0.0))
+    return torch.stack(parts)
 
 
 def kernel(_node: Node, rounding: Rounding, x: Bounds) -> Tensor:
