@@ -236,10 +236,10 @@ class AlphaCrown:
                 budget,
             )
         pair = Pair(proof, search, self.ascent)
-        for node in problem.graph.nodes[1:]:
-            if lookup(node).relax is not None:
-                pair.refine(node.name)
-            pair.visit(node.name)
+        for name in proof.names():
+            if lookup(proof.graph.node(name)).relax is not None:
+                pair.refine(name)
+            pair.visit(name)
         tail, form = at_tail(proof, problem)
         margin = pair.optimise(tail, form, enough=self.enough)
         margin = torch.maximum(margin, over_interval(proof, tail, form))

@@ -7,7 +7,7 @@ decide them. Rows go in chunks that fit the memory that was granted.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -21,12 +21,14 @@ from verify.traverse import interval_step, pull_back
 from verify.values.bounds import Bounds
 from verify.values.budget import Budget
 from verify.values.linear_form import LinearForm
-from verify.values.region import Region
+from verify.values.region import Box, Region
 from verify.values.relaxation import Relaxation
 from verify.values.rounding import Rounding
 
 WORKING_COPIES = 6
 """Tensors of the size of a chunk's coefficients that live at once in a pull-back."""
+BOX_TO_BOX = ("ScaleShift", "Reshape", "Transpose", "Pad")
+"""Operators under which the image of a box is a box, every entry moving on its own."""
 CHUNK = 64 * 2**20
 """Bytes of one chunk's working set beyond which nothing gets faster: caches and the allocator
 prefer small blocks."""
@@ -69,6 +71,29 @@ class BackwardPass:
         self.bounds[start] = self.region.bounds()
         if self.region.is_box:
             self.exact[start] = 0
+            self.enter()
+
+    def enter(self) -> None:
+        """Move the start past operators that map boxes to boxes, such as a normalisation.
+
+        Their image is bounded exactly up to rounding, which it includes; so rows need not be pulled
+        back through them.
+        """
+        while len(self.graph.nodes) > 2:
+            first, following, *rest = self.graph.nodes
+            alone = all(first.name not in node.inputs for node in rest)
+            if not alone or following.op not in BOX_TO_BOX:
+                return
+            image = interval_step(following, self.rounding, (self.bounds[first.name],))
+            self.bounds[following.name] = image
+            self.exact[following.name] = 0
+            entry = Node(following.name, "Input", (), following.shape)
+            self.graph = replace(self.graph, nodes=(entry, *rest))
+            self.region = Box(image.lower, image.upper)
+
+    def names(self) -> list[str]:
+        """The nodes still to visit, in order."""
+        return [node.name for node in self.graph.nodes[1:]]
 
     def visit(self, name: str, *, lines: bool = True) -> None:
         """Interval bounds and noise of a node whose inputs are done, and its lines if wanted.

@@ -35,13 +35,13 @@ class Crown:
     def __call__(self, problem: Problem, budget: Budget = Budget()) -> Enclosure:
         """Bound every node, then the spec's rows; `margin` has shape (batch, row)."""
         walk = BackwardPass(problem.graph, problem.region, self.rounding, budget)
-        for node in problem.graph.nodes[1:]:
-            if lookup(node).relax is not None and self.intermediate:
-                refine(walk, node.name)
-            walk.visit(node.name)
-            walk.prune(node.name, walk.dead(node.name))
+        for name in walk.names():
+            if lookup(walk.graph.node(name)).relax is not None and self.intermediate:
+                refine(walk, name)
+            walk.visit(name)
+            walk.prune(name, walk.dead(name))
         tail, form = at_tail(walk, problem)
-        margin = problem.region.minimise(walk.pulled(tail, form))
+        margin = walk.region.minimise(walk.pulled(tail, form))
         # Interval arithmetic from the last nonlinear node can win where slopes were chosen badly.
         margin = torch.maximum(margin, over_interval(walk, tail, form))
         return Enclosure(margin, walk.all_bounds(), self.rounding is not None)

@@ -47,8 +47,8 @@ class Interval:
     def __call__(self, problem: Problem, budget: Budget = Budget()) -> Enclosure:
         """Bound every node, then the spec's rows."""
         walk = BackwardPass(problem.graph, problem.region, self.rounding, budget)
-        linear = {problem.graph.input.name}
-        for node in problem.graph.nodes[1:]:
+        linear = {walk.graph.input.name}
+        for node in walk.graph.nodes[1:]:
             walk.visit(node.name, lines=not problem.region.is_box)
             affine = lookup(node).relax is None and all(name in linear for name in node.inputs)
             if affine:
