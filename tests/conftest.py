@@ -1,5 +1,11 @@
 """One behaviour for every test: few threads, repeatable examples, no GPU tests without a GPU."""
 
+import os
+
+# Read by OpenMP when torch is loaded: on a machine that is busy with other things, threads that
+# spin while they wait for each other make small tensors a hundred times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 import torch
 from hypothesis import settings

@@ -11,6 +11,9 @@ from verify.cli.failures import BROKEN_PIPE, INTERRUPTED, PipeClosed, describe
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `verify` with these arguments (by default the process's own) and return its exit code."""
+    # Read by OpenMP when torch is loaded: threads that wait for each other sleep, not spin. On a
+    # machine that others use too, spinning made a run of 0.2 s take 5.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(args=given, prog_name="verify", standalone_mode=False)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Generic, TypeVar
 
 from rich.console import Console
@@ -156,8 +157,14 @@ def presenter(options: OutputOptions) -> Presenter:
     """Start the clock and check where the output is to go.
 
     Raises:
-        SettingError: if two things are to go to standard output.
+        SettingError: if two things are to go to standard output, or a file to no folder.
     """
     if options.json == options.csv == "-":
         raise SettingError("--json - and --csv - cannot share standard output; name a file for one")
+    for option, path in (("--json", options.json), ("--csv", options.csv)):
+        if path is not None and path != "-" and not Path(path).resolve().parent.is_dir():
+            raise SettingError(
+                f"{option} is {path}, which lies in no folder that is there; make the folder, or "
+                "name another file"
+            )
     return Presenter(options, time.monotonic())

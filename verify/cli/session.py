@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from verify.api import asked_of, largest_radius
+from verify.api import asked_of, granted, largest_radius
 from verify.cli import parsing
 from verify.cli.options import AttackOptions, BoundOptions, DataOptions
 from verify.errors import DataError, SettingError
 from verify.network import Network, load, with_normalisation
 from verify.readers.datasets import Dataset, channel_values, default_source, load_dataset
+from verify.recipes import recipe
 from verify.report import ModelStamp
 from verify.values.question import Question
 
@@ -134,15 +135,20 @@ def default_range(x: Tensor) -> tuple[tuple[float, float] | None, str]:
 
 
 def bound_arguments(options: BoundOptions) -> BoundArguments:
-    """The options in the units of `verify.api`.
+    """The options in the units of `verify.api`, checked before any work is done.
 
     Raises:
-        SettingError: if one of them cannot be read.
+        SettingError: if one of them cannot be read, or is out of its range.
     """
+    recipe(options.method, iterations=options.iterations)
+    memory = parsing.size(options.memory)
+    granted(memory)
+    if options.batch is not None and options.batch < 1:
+        raise SettingError(f"--batch is {options.batch}, expected at least 1; correct it")
     return BoundArguments(
         method=options.method,
         timeout=parsing.positive(options.timeout, "--timeout"),
-        memory=parsing.size(options.memory),
+        memory=memory,
         batch=options.batch,
         iterations=options.iterations,
     )
