@@ -1,8 +1,8 @@
 """Memory: a word to the C allocator, so that large tensors reuse memory instead of asking for it.
 
 By default glibc hands blocks of more than 128 KiB back to the system at once and takes them again,
-zeroed page by page, for the next tensor. Pulling back rows allocates the same sizes again and again;
-on convolutional nets the page faults cost as much as the arithmetic.
+zeroed page by page, for the next tensor. Pulling back rows allocates the same sizes again and
+again; on convolutional nets the page faults cost as much as the arithmetic.
 """
 
 from __future__ import annotations

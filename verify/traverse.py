@@ -13,7 +13,14 @@ from torch import Tensor
 
 from verify.graph.ir import Graph, Node
 from verify.ops.registry import lookup, noise_of
-from verify.ops.windowed import aligned, common_window, dense, pull_back_window, weighed_window
+from verify.ops.windowed import (
+    aligned,
+    common_window,
+    dense,
+    pull_back_window,
+    pull_into_box,
+    weighed_window,
+)
 from verify.values.bounds import Bounds
 from verify.values.linear_form import LinearForm
 from verify.values.relaxation import Relaxation
@@ -99,6 +106,7 @@ def pull_back(
     noise: Mapping[str, Tensor] | None = None,
     sizes: Mapping[str, Tensor] | None = None,
     record: dict[str, Tensor] | None = None,
+    into_box: bool = False,
 ) -> LinearForm:
     """A linear form in the network's input that lower-bounds `form`, stated at node `start`.
 
@@ -110,12 +118,15 @@ def pull_back(
         noise: per node, how far an executed entry can be off, shape (batch, *node); a row pays
             |A|·noise. None to leave rounding out; then the form must carry no error.
         sizes: per node, the largest |value|, shape (batch, *node); needed with noise.
+        into_box: whether the caller only minimises over a box; then the form may come back as
+            phases, see `verify.values.window`.
         record: if given, filled with the coefficients met at the output of each nonlinear node.
 
     Returns:
         Coefficients of shape (batch, row, *input), or a window over the input.
     """
     pending = {start: form}
+    readers = sum(graph.input.name in node.inputs for node in graph.nodes)
     for node in reversed(graph.nodes[1:]):
         if node.name not in pending:
             continue  # after `start`, or not an ancestor of it
@@ -123,6 +134,10 @@ def pull_back(
         op = lookup(node)
         if record is not None and op.relax is not None:
             record[node.name] = dense(here, node.shape).coeff
+        if into_box and readers == 1 and node.inputs == (graph.input.name,) and noise is None:
+            whole = pull_into_box(node, here)
+            if whole is not None:
+                return whole
         pieces = pull_back_window(node, here, lines.get(node.name))
         if noise is not None:
             pieces = charged(here, pieces, noise.get(node.name))

@@ -212,6 +212,7 @@ class BackwardPass:
             noise=None if self.rounding is None else self.noise,
             sizes=self.sizes,
             record=record,
+            into_box=self.region.is_box,
         )
 
     def form_of(self, name: str, rows: Rows) -> tuple[str, LinearForm]:

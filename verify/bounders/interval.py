@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from verify.bounders.backward import BackwardPass
+from verify.bounders.backward import BOX_TO_BOX, BackwardPass
 from verify.bounders.rows import Rows
 from verify.graph.ir import Graph
 from verify.ops.registry import lookup
@@ -20,11 +20,11 @@ from verify.values.rounding import FLOAT32, Rounding
 
 
 def affine_tail(graph: Graph) -> str:
-    """The node after which only affine operators of one input follow."""
+    """The node after which only dense layers, scalings and reshapings follow."""
     name = graph.output.name
     while True:
         node = graph.node(name)
-        if node.op == "Input" or lookup(node).relax is not None or len(node.inputs) != 1:
+        if node.op not in ("Gemm", *BOX_TO_BOX):
             return name
         (name,) = node.inputs
 

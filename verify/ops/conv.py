@@ -141,15 +141,21 @@ def transposed(coeff: Tensor, weight: Tensor, stride: tuple[int, int], groups: i
         )
         return spread
     step, taps = stride[0], weight.shape[2]
+    spread = functional.pixel_shuffle(phases_of(coeff, weight, step), step)
+    height = (coeff.shape[2] - 1) * step + taps
+    width = (coeff.shape[3] - 1) * step + taps
+    return spread[:, :, :height, :width]
+
+
+def phases_of(coeff: Tensor, weight: Tensor, step: int) -> Tensor:
+    """The step² sub-maps of a strided transposed convolution, channel by channel."""
+    taps = weight.shape[2]
     reach = -(-taps // step)
     rows, columns = weight.shape[:2]
     padded = functional.pad(weight, (0, reach * step - taps, 0, reach * step - taps))
     phases = padded.view(rows, columns, reach, step, reach, step).permute(1, 3, 5, 0, 2, 4)
     kernels = phases.reshape(columns * step * step, rows, reach, reach).flip(2, 3).contiguous()
-    spread = functional.pixel_shuffle(functional.conv2d(coeff, kernels, padding=reach - 1), step)
-    height = (coeff.shape[2] - 1) * step + taps
-    width = (coeff.shape[3] - 1) * step + taps
-    return spread[:, :, :height, :width]
+    return functional.conv2d(coeff, kernels, padding=reach - 1)
 
 
 def rows(node: Node, index: Tensor) -> Tensor:

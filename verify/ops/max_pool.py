@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 
 import torch
@@ -33,19 +34,30 @@ def out_shape(node: Node) -> tuple[int, ...]:
 
 def windows(node: Node) -> Tensor:
     """Flat input index of every entry of every window, -1 for padding; shape (out, taps)."""
-    shape = node.input_shapes[0]
+    settings = (node.settings[name] for name in ("kernel", "stride", "pads", "dilation"))
+    return window_index(node.input_shapes[0], out_shape(node), *settings)
+
+
+@lru_cache(maxsize=64)
+def window_index(
+    shape: tuple[int, ...],
+    out: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    pads: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> Tensor:
+    """The same from the shapes and settings alone, so that it is computed once."""
     rank = len(shape) - 1
-    out, pads = out_shape(node), node.settings["pads"]
     order = [pads[axis + rank * side] for axis in reversed(range(rank)) for side in (0, 1)]
     place = functional.pad(torch.arange(prod(shape)).view(shape), order, value=-1)
     for axis in range(rank):
-        kernel, stride = node.settings["kernel"][axis], node.settings["stride"][axis]
-        dilation, count = node.settings["dilation"][axis], out[1 + axis]
-        start = torch.arange(count) * stride
-        taps = torch.arange(kernel) * dilation
+        count = out[1 + axis]
+        start = torch.arange(count) * stride[axis]
+        taps = torch.arange(kernel[axis]) * dilation[axis]
         index = (start[:, None] + taps[None, :]).reshape(-1)
         place = place.index_select(1 + axis, index)
-        place = place.unflatten(1 + axis, (count, kernel)).movedim(2 + axis, -1)
+        place = place.unflatten(1 + axis, (count, kernel[axis])).movedim(2 + axis, -1)
     return place.reshape(prod(out), -1)
 
 
@@ -58,6 +70,9 @@ def gathered(node: Node, x: Tensor, index: Tensor) -> Tensor:
 
 def forward(node: Node, x: Tensor) -> Tensor:
     """The maximum of each window."""
+    if x.ndim == 4 and not any(node.settings["pads"]):
+        settings = (node.settings[name] for name in ("kernel", "stride"))
+        return functional.max_pool2d(x, *settings, dilation=node.settings["dilation"])
     return gathered(node, x, windows(node)).amax(dim=2).view(len(x), *out_shape(node))
 
 

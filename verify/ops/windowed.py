@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from verify.graph.ir import Node
-from verify.ops.conv import transposed
+from verify.ops.conv import by_phases, phases_of, transposed
 from verify.ops.registry import lookup
 from verify.values.linear_form import LinearForm
 from verify.values.relaxation import Relaxation
-from verify.values.window import Window
+from verify.values.window import Phases, Window
 
 DENSE_SHARE = 0.6
 """A patch that covers more of the map than this is laid out densely: nothing is saved."""
@@ -23,9 +23,22 @@ DENSE_SHARE = 0.6
 
 def dense(form: LinearForm, shape: tuple[int, ...]) -> LinearForm:
     """The same form with coefficients over the whole map."""
+    if form.phases is not None:
+        form = joined(form, shape)
     if form.window is None:
         return form
     return LinearForm(form.window.scatter(form.coeff, shape), form.const, form.error)
+
+
+def joined(form: LinearForm, shape: tuple[int, ...]) -> LinearForm:
+    """The same form with its phases interleaved again."""
+    assert form.phases is not None
+    whole = shape
+    if form.window is not None:
+        height, width = kernel_of(form.coeff)
+        whole = (shape[0], height * form.phases.step, width * form.phases.step)
+    coeff = form.phases.joined(form.coeff, whole)
+    return LinearForm(coeff, form.const, form.error, form.window)
 
 
 def blocks(coeff: Tensor, window: Window) -> Tensor:
@@ -108,6 +121,36 @@ def pull_scale_shift(node: Node, form: LinearForm, lines: Relaxation | None) -> 
     const = form.const + dotted(split, window.gather(shift, kernel))
     coeff = split * window.gather(scale, kernel)
     return LinearForm(coeff.flatten(1, 2), const, form.error, window)
+
+
+def pull_into_box(node: Node, form: LinearForm) -> LinearForm | None:
+    """A strided convolution at the input of a network, left as phases; None where that is not it.
+
+    Whoever asks for this must minimise over a box, or join the phases again.
+    """
+    weight = node.tensors.get("weight")
+    if node.op != "Conv" or weight is None or weight.ndim != 4 or weight.shape[2] == 1:
+        return None
+    stride, padding = node.settings["stride"], node.settings["padding"]
+    if not by_phases(
+        weight, stride, node.settings["dilation"], node.scalar("groups"), form.coeff.dtype
+    ):
+        return None
+    window = form.window
+    if window is not None and patch_share(form, node.shape) > DENSE_SHARE:
+        form = dense(form, node.shape)
+        window = None
+    coeff = form.coeff
+    if window is not None and window.overhangs(node.shape, kernel_of(coeff)):
+        split = blocks(coeff, window)
+        coeff = (split * window.inside(node.shape, kernel_of(coeff), coeff)).flatten(1, 2)
+    const = form.const + torch.einsum("brcyx,c->br", coeff, node.tensors["bias"])
+    step = stride[0]
+    parts = phases_of(coeff.flatten(0, 1), weight, step).unflatten(0, coeff.shape[:2])
+    if window is not None:
+        window = window.through((step, step), (padding[0], padding[1]))
+        return LinearForm(parts, const, form.error, window, Phases(step, 0, 0))
+    return LinearForm(parts, const, form.error, None, Phases(step, padding[0], padding[1]))
 
 
 Rule = Callable[[Node, LinearForm, Relaxation | None], LinearForm | None]

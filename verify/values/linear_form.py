@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from verify.values.window import Window
+from verify.values.window import Phases, Window
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,9 +20,12 @@ class LinearForm:
         error: shape (batch, row), >= 0, or None where rounding is not accounted for. What the form
             stands for is at least A·x + b - error, with A and b read as exact numbers.
         window: where the patches lie; None where `coeff` is over the whole node.
+        phases: if given, maps or patches are split into interleaved sub-maps; only ever at the
+            input of a network, for the region to minimise.
     """
 
     coeff: Tensor
     const: Tensor
     error: Tensor | None = None
     window: Window | None = None
+    phases: Phases | None = None

@@ -109,6 +109,13 @@ class Box:
         radius = torch.maximum(self.upper - centre, centre - self.lower)
         if form.window is not None:
             return self.minimise_patches(form, form.window, centre, radius)
+        if form.phases is not None:
+            # Phases only arise in searches, so there is no error to settle.
+            centre, radius = (
+                form.phases.split(values, *form.coeff.shape[3:]) for values in (centre, radius)
+            )
+            rows = form.coeff.flatten(2)
+            return at_point(rows, centre) + form.const - at_point(rows.abs(), radius)
         flat = flat_rows(form, tuple(self.lower.shape[1:]))
         spread = at_point(flat.abs(), radius)
         value = at_point(flat, centre) + form.const - spread
@@ -125,8 +132,15 @@ class Box:
         kernel = (form.coeff.shape[3], form.coeff.shape[4])
         split = form.coeff.unflatten(1, (window.repeats, window.place.shape[1])).flatten(3)
 
+        phases = form.phases
+        if phases is not None:
+            kernel = (kernel[0] * phases.step, kernel[1] * phases.step)
+
         def dotted(rows: Tensor, values: Tensor) -> Tensor:
-            patches = window.gather(values, kernel)[:, 0].flatten(2)
+            if phases is None:
+                patches = window.gather(values, kernel)[:, 0].flatten(2)
+            else:
+                patches = window.gather(values, kernel, phases.step)[:, 0].flatten(2)
             return torch.einsum("bkpn,bpn->bkp", rows, patches).flatten(1)
 
         sizes = split.abs()

@@ -86,18 +86,23 @@ class Window:
         )
         return patches.reshape(values.shape[0], self.grid[0] * self.grid[1], -1)
 
-    def gather(self, values: Tensor, kernel: tuple[int, int]) -> Tensor:
+    def gather(self, values: Tensor, kernel: tuple[int, int], step: int = 1) -> Tensor:
         """The patch under each row; shape (batch, 1, places, channels, *kernel).
 
-        The axis of length 1 stands for the blocks of rows.
+        The axis of length 1 stands for the blocks of rows. With a step, patches are split into
+        step² interleaved parts: (batch, 1, places, channels * step², *(kernel / step)).
         """
         table = self.table(values, kernel)
+        if step > 1:
+            patches = table.view(-1, values.shape[1], *kernel)
+            table = functional.pixel_unshuffle(patches, step).reshape(table.shape)
         if len(table) == 1:
             rows = table[0].index_select(0, self.place[0])[None]
         else:
             index = self.place[:, :, None].expand(-1, -1, table.shape[2])
             rows = table.gather(1, index)
-        return rows.view(len(table), 1, -1, values.shape[1], *kernel)
+        parts = (values.shape[1] * step * step, kernel[0] // step, kernel[1] // step)
+        return rows.view(len(table), 1, -1, *parts)
 
     def inside(self, shape: tuple[int, ...], kernel: tuple[int, int], like: Tensor) -> Tensor:
         """1 on cells of the map, 0 on overhanging ones; (batch, 1, places, 1, *kernel)."""
@@ -148,3 +153,37 @@ class Window:
                 min(self.offset[1], other.offset[1]),
             ),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """A map kept as its step² interleaved sub-maps, as a strided transposed convolution makes it.
+
+    Interleaving them costs as much as the convolution; a minimum over a box does not need it, since
+    the box can be split the same way.
+
+    Attributes:
+        step: cells of the map per cell of a sub-map.
+        top, left: cells before the map's first one.
+    """
+
+    step: int
+    top: int
+    left: int
+
+    def split(self, values: Tensor, height: int, width: int) -> Tensor:
+        """Values over the map, (batch, channels, ...), as sub-maps of the given size; 0 outside."""
+        below = height * self.step - self.top - values.shape[2]
+        right = width * self.step - self.left - values.shape[3]
+        framed = functional.pad(values, (self.left, right, self.top, below))
+        return functional.pixel_unshuffle(framed, self.step)
+
+    def joined(self, coeff: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Coefficients (batch, row, sub-maps, height, width) over the map (channels, ...) again."""
+        whole = functional.pixel_shuffle(coeff.flatten(0, 1), self.step)
+        below = max(0, self.top + shape[1] - whole.shape[2])
+        right = max(0, self.left + shape[2] - whole.shape[3])
+        if below or right:
+            whole = functional.pad(whole, (0, right, 0, below))
+        whole = whole[:, :, self.top : self.top + shape[1], self.left : self.left + shape[2]]
+        return whole.unflatten(0, coeff.shape[:2])
