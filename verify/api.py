@@ -165,7 +165,7 @@ def radius_each(
     tolerance: float = 0.01,
     indices: Sequence[int] | None = None,
 ) -> Iterator[list[Bracket]]:
-    """Brackets batch by batch, as they come; `asked.eps` caps the search, arguments as for `radius`."""
+    """Brackets batch by batch, as they come; `asked.eps` caps the search, the rest as in `radius`."""
     numbers = list(range(len(asked.x))) if indices is None else list(indices)
     chunk = granted(memory)
     size = max(1, batch_size(network, chunk) // 4) if batch is None else batch
@@ -234,9 +234,7 @@ def radius(
     return [found for part in parts for found in part]
 
 
-def largest_radius(
-    x: Tensor, norm: float, input_range: tuple[float, float] | None
-) -> float:
+def largest_radius(x: Tensor, norm: float, input_range: tuple[float, float] | None) -> float:
     """A radius that no search needs to exceed: the diameter of the range, or of the data's."""
     low, high = (float(x.min()), float(x.max())) if input_range is None else input_range
     width = max(high - low, 1e-3)

@@ -71,8 +71,11 @@ def gathered(node: Node, x: Tensor, index: Tensor) -> Tensor:
 def forward(node: Node, x: Tensor) -> Tensor:
     """The maximum of each window."""
     if x.ndim == 4 and not any(node.settings["pads"]):
-        settings = (node.settings[name] for name in ("kernel", "stride"))
-        return functional.max_pool2d(x, *settings, dilation=node.settings["dilation"])
+        kernel, stride = node.settings["kernel"], node.settings["stride"]
+        pooled: Tensor = functional.max_pool2d(
+            x, kernel, stride, dilation=node.settings["dilation"]
+        )
+        return pooled
     return gathered(node, x, windows(node)).amax(dim=2).view(len(x), *out_shape(node))
 
 

@@ -103,7 +103,7 @@ def concat(node: Node, *xs: Tensor) -> Tensor:
 def pull_concat(node: Node, coeff: Tensor) -> tuple[Tensor, ...]:
     """Each input's own columns."""
     axis = node.scalar("axis")
-    return coeff.split([shape[axis] for shape in node.input_shapes], dim=axis + 1)
+    return torch.split(coeff, [shape[axis] for shape in node.input_shapes], dim=axis + 1)
 
 
 movement(

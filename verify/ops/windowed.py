@@ -43,7 +43,8 @@ def joined(form: LinearForm, shape: tuple[int, ...]) -> LinearForm:
 
 def blocks(coeff: Tensor, window: Window) -> Tensor:
     """Rows split into blocks: (batch, repeats, places, channels, *kernel)."""
-    return coeff.unflatten(1, (window.repeats, window.place.shape[1]))
+    split: Tensor = coeff.unflatten(1, (window.repeats, window.place.shape[1]))
+    return split
 
 
 def kernel_of(coeff: Tensor) -> tuple[int, int]:

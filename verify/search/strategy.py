@@ -82,7 +82,7 @@ def prove(graph: Graph, asked: Question, strategy: Strategy, budget: Budget) -> 
         if not enclosure.rigorous:
             raise InternalError(f"stage {stage.name!r} does not account for rounding")
         found = enclosure.margin.to(torch.float64)
-        # NaN and infinity prove nothing: a comparison with NaN is false, and infinities are dropped.
+        # NaN and infinity prove nothing.
         found = torch.where(torch.isfinite(found), found, -torch.inf)
         before = rows[index].amin(dim=1)
         rows[index] = torch.maximum(rows[index], found)

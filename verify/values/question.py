@@ -49,7 +49,8 @@ class Question:
         moved = (candidate.to(torch.float64) - self.x.to(torch.float64)).flatten(1)
         size = torch.linalg.vector_norm(moved, ord=self.p, dim=1)
         terms = 1 if math.isinf(self.p) else moved.shape[1]
-        return size * (1 + 2 * (terms + 4) * UNIT_FLOAT64)
+        rounded: Tensor = size * (1 + 2 * (terms + 4) * UNIT_FLOAT64)
+        return rounded
 
     def holds(self, candidate: Tensor) -> Tensor:
         """Which candidates are finite, inside their ball and in the range; bool, (batch,)."""

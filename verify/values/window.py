@@ -186,4 +186,4 @@ class Phases:
         if below or right:
             whole = functional.pad(whole, (0, right, 0, below))
         whole = whole[:, :, self.top : self.top + shape[1], self.left : self.left + shape[2]]
-        return whole.unflatten(0, coeff.shape[:2])
+        return whole.reshape(*coeff.shape[:2], *whole.shape[1:])
