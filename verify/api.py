@@ -165,7 +165,7 @@ def radius_each(
     tolerance: float = 0.01,
     indices: Sequence[int] | None = None,
 ) -> Iterator[list[Bracket]]:
-    """Brackets batch by batch, as they come; `asked.eps` caps the search, the rest as in `radius`."""
+    """Brackets batch by batch, as they come; `asked.eps` caps the search."""
     numbers = list(range(len(asked.x))) if indices is None else list(indices)
     chunk = granted(memory)
     size = max(1, batch_size(network, chunk) // 4) if batch is None else batch

@@ -118,9 +118,7 @@ def refute(graph: Graph, asked: Question, falsifier: Falsifier, judge: Judge) ->
     return judged(proposal.candidate, proposal.attack, asked, judge)
 
 
-def judged(
-    candidate: Tensor, attack: Sequence[str], asked: Question, judge: Judge
-) -> Refuted:
+def judged(candidate: Tensor, attack: Sequence[str], asked: Question, judge: Judge) -> Refuted:
     """Keep the candidates that are in their region and that the judge finds misclassified."""
     candidate = candidate.detach().to(torch.float32)
     inside = asked.holds(candidate)
