@@ -13,7 +13,7 @@ MOST_LINES = 400  # past that a noun is missing: name it
 BASE = ("version", "errors", "values", "graph", "ops", "traverse", "problem", "protocols")
 METHODS = ("bounders", "branchers")
 INPUT = ("readers", "runtime", "network")
-FRONT = (*BASE, *METHODS, *INPUT, "search", "recipes", "check", "radius", "api")
+FRONT = (*BASE, *METHODS, *INPUT, "search", "recipes", "check", "brackets", "api")
 STUDIES = ("geometric", "coverage", "confidence")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -25,11 +25,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "check": BASE,  # re-derives what bounders and search claim, so it shares nothing with them
     "search": (*BASE, *METHODS),
     "recipes": (*BASE, *METHODS, "search"),
-    "radius": (*BASE, "search"),
+    "brackets": (*BASE, "search"),
     "api": FRONT[:-1],
     **dict.fromkeys(STUDIES, (*BASE, *METHODS, "search")),
     "report": ("version", "errors", "values"),
-    "runs": ("version", "errors", "values", "network", "recipes", "radius", "api"),
+    "runs": ("version", "errors", "values", "network", "recipes", "brackets", "api"),
     "__init__": (*FRONT, *STUDIES, "report", "runs"),
     "__main__": ("cli",),
     "cli": ("__init__", *FRONT, *STUDIES, "report", "runs", "attacks", "uncertainty"),

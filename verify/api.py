@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from verify.errors import SettingError
 from verify.network import Network, load
 from verify.protocols import Falsifier
-from verify.radius import bracket
+from verify.brackets import bracket
 from verify.recipes import recipe
 from verify.search.strategy import decide
 from verify.values.budget import Budget

@@ -20,6 +20,9 @@ class AttackFalsifier:
     Random starts are keyed by each input's own values, so that a result does not depend on the
     batch that the input came in.
 
+        from verify.cli.falsifiers import AttackFalsifier
+        verify.radius("model.onnx", x, labels, falsifier=AttackFalsifier())
+
     Attributes:
         attack: run at the radius asked for.
         searcher: run in each round of the search for the nearest.
@@ -28,9 +31,9 @@ class AttackFalsifier:
             in on a point that only our own arithmetic finds misclassified.
     """
 
-    attack: Attack
-    searcher: Attack
-    name: str
+    attack: Attack = PGD()
+    searcher: Attack = PGD(restarts=1)
+    name: str = "pgd"
     judge: Judge | None = None
 
     def propose(self, model: Model, asked: Question) -> Proposal:
