@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from verify.brackets import bracket
 from verify.errors import SettingError
+from verify.memory import keep_freed_memory
 from verify.network import Network, load
 from verify.protocols import Falsifier
-from verify.brackets import bracket
 from verify.recipes import recipe
 from verify.search.strategy import decide
 from verify.values.budget import Budget
@@ -39,6 +40,7 @@ def granted(memory: int) -> int:
             f"memory limit is {memory / 2**30:.2f} GiB, but at least 0.8 GiB are needed "
             "(Python and torch alone take about 0.5); raise --memory"
         )
+    keep_freed_memory()
     return min((memory - RUNTIME_SHARE) // 2, 512 * 2**20)
 
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from verify.bounders.memo import Memo
 from verify.errors import InternalError
 from verify.graph.ir import Graph
 from verify.protocols import Falsifier, Judge
-from verify.search.strategy import Strategy, judged, prove
+from verify.search.strategy import Stage, Strategy, judged, prove
 from verify.traverse import run
 from verify.values.budget import Budget
 from verify.values.question import Question
@@ -20,6 +21,10 @@ from verify.values.result import Bracket, StopReason
 
 SMALLEST_SHARE = 2.0**-10
 """Below this share of the upper end, the certified radius counts as 0."""
+MOST_RADII = 8
+"""Radii per input and round of a cheap method."""
+MOST_ROUNDS = 24
+"""Rounds per method; the widths shrink by at least a quarter in each."""
 STRETCHES = (1.0, 1.0005, 1.005, 1.02, 1.1, 1.3)
 """How far along the segment a candidate is pushed until its own runtime confirms it."""
 
@@ -69,7 +74,13 @@ class Lower:
         self.radius = torch.zeros(batch, dtype=torch.float64)
         self.ceiling = ceiling.clone()
         self.margin = torch.full((batch,), math.nan, dtype=torch.float64)
+        self.shortfall = self.margin.clone()
         self.method = [""] * batch
+
+    def restart(self, ceiling: Tensor) -> None:
+        """Open the search again for a tighter method: what the last one missed says nothing."""
+        self.ceiling = ceiling.clone()
+        self.shortfall.fill_(math.nan)
 
     def open(self, tolerance: float) -> Tensor:
         """Entries whose radius and ceiling are still apart."""
@@ -89,6 +100,25 @@ class Lower:
         falling = high * base ** (count + 1 - torch.arange(1, count + 1, dtype=torch.float64))
         return torch.where(low > 0, even, falling)
 
+    def pair(self, rows: Tensor) -> Tensor:
+        """Two radii around where the margin should vanish, for methods too dear for a grid.
+
+        Where a margin is known on both sides: around the secant's zero. Before that: a little above
+        the radius, because a dear method rarely gains much over a cheap one, and far radii cost
+        most. Shape (len(rows), 2).
+        """
+        low, high = self.radius[rows], self.ceiling[rows]
+        gain, loss = self.margin[rows].clamp(min=0), self.shortfall[rows]
+        zero = (gain / (gain - loss)).clamp(0.2, 0.8)
+        around = torch.stack((zero - 0.1, zero + 0.1), dim=1)
+        near = torch.stack((low * 1.12, low * 1.3), dim=1)
+        near = torch.minimum(
+            (near - low[:, None]) / (high - low)[:, None], around.new_tensor([0.5, 0.9])
+        )
+        share = torch.where(torch.isfinite(loss)[:, None], around, near)
+        within = low[:, None] + (high - low)[:, None] * share
+        return torch.where(low[:, None] > 0, within, self.grid(rows, 2))
+
     def learn(self, row: int, eps: Tensor, ok: Tensor, margin: Tensor, method: list[str]) -> None:
         """Take over one entry's verdicts on ascending radii."""
         good = ok.nonzero().flatten()
@@ -100,31 +130,35 @@ class Lower:
         bad = (~ok & (eps > self.radius[row])).nonzero().flatten()
         if len(bad):
             self.ceiling[row] = eps[int(bad[0])]
+            self.shortfall[row] = margin[int(bad[0])]
 
 
 def climb(
     graph: Graph,
     asked: Question,
     lower: Lower,
-    strategy: Strategy,
+    stage: Stage,
     budget: Budget,
     *,
     tolerance: float,
     at_once: int,
-    rounds: int,
+    memo: Memo,
 ) -> bool:
     """Raise certified radii by proving several per entry in one batch; False if time ran out."""
-    for _ in range(rounds):
+    for _ in range(MOST_ROUNDS):
         rows = lower.open(tolerance)
         if not len(rows):
             return True
-        eps = lower.grid(rows, at_once)
-        few = asked.take(rows.repeat_interleave(at_once)).at(eps.flatten())
-        proved = prove(graph, few, strategy, budget)
+        eps = lower.grid(rows, at_once) if stage.optimised is None else lower.pair(rows)
+        count = eps.shape[1]
+        owner = rows.repeat_interleave(count)
+        few = asked.take(owner).at(eps.flatten())
+        memo.turn(owner)
+        proved = prove(graph, few, Strategy((stage,)), budget, memo)
         ok = proved.verified.view(eps.shape)
         margin = proved.margin.view(eps.shape)
         for k, row in enumerate(rows.tolist()):
-            names = list(proved.method[k * at_once : (k + 1) * at_once])
+            names = list(proved.method[k * count : (k + 1) * count])
             lower.learn(row, eps[k], ok[k], margin[k], names)
             if not bool(ok[k].any()) and eps[k, 0] < SMALLEST_SHARE * asked.eps[row]:
                 lower.ceiling[row] = 0.0
@@ -161,19 +195,19 @@ def bracket(
         upper.offer(proposal.candidate, proposal.attack)
     lower = Lower(len(asked.x), torch.minimum(upper.radius, asked.eps))
     in_time = True
+    memo = Memo(len(asked.x), budget.memory)
     for i, stage in enumerate(strategy.stages):
         last = i == len(strategy.stages) - 1
-        lower.ceiling = torch.minimum(upper.radius, asked.eps)
-        dear = stage.name == "alpha-crown"
+        lower.restart(torch.minimum(upper.radius, asked.eps))
         in_time = in_time and climb(
             graph,
             asked,
             lower,
-            Strategy((stage,)),
+            stage,
             budget,
-            tolerance=tolerance if last else 4 * tolerance,
-            at_once=min(at_once, 4 if dear else 8),
-            rounds=64 if at_once == 1 else 12,
+            tolerance=tolerance if last else 2 * tolerance,
+            at_once=min(at_once, MOST_RADII),
+            memo=memo,
         )
     crossed = (lower.radius >= upper.radius) & (lower.radius > 0)
     if bool(crossed.any()):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from verify.bounders.alpha_crown import AlphaCrown, Ascent
+from verify.bounders.alpha_crown import AlphaCrown
 from verify.bounders.crown import Crown
 from verify.bounders.interval import Interval
+from verify.bounders.slopes import Ascent
 from verify.bounders.zonotope import Zonotope
 from verify.errors import SettingError
 from verify.search.strategy import Stage, Strategy
 
 METHODS = {
-    "auto": "attack, then interval, CROWN and alpha-CROWN, each on the inputs still open",
+    "auto": "attack, then interval, CROWN, alpha-CROWN of the margin, and of all neurons; each "
+    "stage only on the inputs still open",
     "ibp": "interval bounds (IBP): fastest, loosest",
     "zonotope": "forward zonotopes (DeepZ)",
     "crown-ibp": "backward bounds of the margin over interval bounds of the neurons",
@@ -32,14 +34,18 @@ def recipe(name: str, *, iterations: int = 20) -> Strategy:
     """
     if iterations < 1:
         raise SettingError(f"iterations is {iterations}, but at least 1 is needed")
-    alpha = Stage("alpha-crown", AlphaCrown(ascent=Ascent(iterations), enough=0.0))
+    ascent = Ascent(iterations)
+    slopes = AlphaCrown(ascent=ascent, enough=0.0, intermediate=False)
+    spec = Stage("alpha-crown (spec)", slopes, slopes)
+    both = AlphaCrown(ascent=ascent, enough=0.0)
+    alpha = Stage("alpha-crown", both, both)
     stages = {
         "ibp": (Stage("ibp", Interval()),),
         "zonotope": (Stage("zonotope", Zonotope()),),
         "crown-ibp": (Stage("crown-ibp", Crown(intermediate=False)),),
         "crown": (Stage("crown", Crown()),),
         "alpha-crown": (alpha,),
-        "auto": (Stage("ibp", Interval()), Stage("crown", Crown()), alpha),
+        "auto": (Stage("ibp", Interval()), Stage("crown", Crown()), spec, alpha),
     }
     if name not in stages:
         raise SettingError(

@@ -3,16 +3,11 @@
 A row's bound depends on its own slopes and on the node bounds below it, and on nothing else. So the
 rows of one layer are optimised to the end before the next layer is touched: later layers start from
 final bounds, neurons that become stable never get rows, and no gradient passes through bounds.
-
-The gradient needs no autograd. For fixed slopes the bound is the value of a linear form at its
-minimiser x*; running the network forward from x* with each row's own lines gives every z(x*), and
-d bound / d alpha = A+·z(x*) for relu (Danskin's theorem). One forward walk costs as much as the
-backward one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,188 +15,18 @@ from torch import Tensor
 from verify.bounders.backward import BackwardPass
 from verify.bounders.crown import refine
 from verify.bounders.interval import at_tail, over_interval
+from verify.bounders.memo import SPEC, Memo
 from verify.bounders.rows import Rows
-from verify.graph.ir import Node
+from verify.bounders.slopes import Ascent, Optimised, free_nodes, lines_at
 from verify.ops.registry import lookup
-from verify.ops.windowed import dense
 from verify.problem import Problem
 from verify.values.budget import Budget
 from verify.values.enclosure import Enclosure
 from verify.values.linear_form import LinearForm
-from verify.values.relaxation import Relaxation
 from verify.values.rounding import FLOAT32, Rounding
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Optimised:
-    """What an optimisation of rows ended with.
-
-    Attributes:
-        value: the best bound met, shape (batch, row).
-        alpha: the slopes that gave it, per nonlinear node, shape (free, batch, row, *node).
-    """
-
-    value: Tensor
-    alpha: dict[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Ascent:
-    """Projected Adam on the slopes.
-
-    Attributes:
-        iterations: backward passes; the first one evaluates the initial slopes.
-        rate: step size, in units of slope.
-        decay: factor on the rate per iteration.
-        momentum: Adam's beta1. Half of the usual, because the bound is piecewise linear in the
-            slopes: a gradient of nine steps ago belongs to another piece. Measured in
-            benchmarks/README.md.
-        memory: Adam's beta2.
-
-    Source:
-        Kingma and Ba 2015, arXiv:1412.6980; alpha-CROWN: Xu et al. 2021, arXiv:2011.13824.
-    """
-
-    iterations: int = 20
-    rate: float = 0.25
-    decay: float = 0.97
-    momentum: float = 0.5
-    memory: float = 0.99
-
-    def __call__(
-        self, walk: BackwardPass, start: str, form: LinearForm, *, enough: float | None = None
-    ) -> Optimised:
-        """Raise every row's bound over its own slopes.
-
-        Args:
-            walk: bounds and lines of all nodes below `start`.
-            start: the node the rows are over.
-            form: the rows.
-            enough: stop as soon as all rows exceed this.
-        """
-        nodes = free_nodes(walk, start)
-        batch, row = form.const.shape
-        alpha = {
-            node.name: initial_alpha(walk, node).expand(-1, -1, row, *node.shape).clone()
-            for node in nodes
-        }
-        best, best_alpha = form.const.new_full((batch, row), -torch.inf), dict(alpha)
-        first = {name: torch.zeros_like(a) for name, a in alpha.items()}
-        second = {name: torch.zeros_like(a) for name, a in alpha.items()}
-        for step in range(self.iterations):
-            lines = lines_at(walk, nodes, alpha)
-            record: dict[str, Tensor] = {}
-            pulled = walk.pulled(start, form, lines, record)
-            value = walk.region.minimise(pulled)
-            better = value > best
-            best = torch.where(better, value, best)
-            keep(best_alpha, alpha, better)
-            last = step == self.iterations - 1
-            if last or not nodes or (enough is not None and bool((best > enough).all())):
-                break
-            slopes = slope_gradients(walk, start, pulled, lines, record, alpha, nodes)
-            rate = self.rate * self.decay**step
-            for name, gradient in slopes.items():
-                first[name].mul_(self.momentum).add_(gradient, alpha=1 - self.momentum)
-                second[name].mul_(self.memory).addcmul_(gradient, gradient, value=1 - self.memory)
-                size = (second[name] / (1 - self.memory ** (step + 1))).sqrt_().add_(1e-12)
-                moved = first[name] / size
-                alpha[name] = alpha[name].add(moved, alpha=rate / (1 - self.momentum ** (step + 1)))
-                alpha[name].clamp_(0, 1)
-        return Optimised(best, best_alpha)
-
-
-def keep(best: dict[str, Tensor], alpha: dict[str, Tensor], better: Tensor) -> None:
-    """Overwrite the best slopes of the rows that improved."""
-    for name, value in alpha.items():
-        mask = better.view(1, *better.shape, *[1] * (value.ndim - 3))
-        best[name] = torch.where(mask, value, best[name])
-
-
-def free_nodes(walk: BackwardPass, start: str) -> list[Node]:
-    """The nonlinear nodes below `start` whose lines alpha can move, in graph order."""
-    needed = {start}
-    found = []
-    for node in reversed(walk.graph.nodes):
-        if node.name in needed:
-            needed.update(node.inputs)
-            if lookup(node).free:
-                found.append(node)
-    return found[::-1]
-
-
-def initial_alpha(walk: BackwardPass, node: Node) -> Tensor:
-    """The slopes of the smallest relaxation, shape (free, batch, 1, *node)."""
-    rule = lookup(node).initial
-    assert rule is not None
-    return rule(node, walk.bounds[node.inputs[0]])
-
-
-def lines_at(
-    walk: BackwardPass, nodes: list[Node], alpha: dict[str, Tensor]
-) -> dict[str, Relaxation]:
-    """The pass's lines with those of the free nodes moved to the given slopes."""
-    lines = dict(walk.lines)
-    for node in nodes:
-        rule = lookup(node).relax
-        assert rule is not None
-        lines[node.name] = rule(node, walk.bounds[node.inputs[0]], alpha[node.name])
-    return lines
-
-
-def slope_gradients(
-    walk: BackwardPass,
-    start: str,
-    pulled: LinearForm,
-    lines: dict[str, Relaxation],
-    record: dict[str, Tensor],
-    alpha: dict[str, Tensor],
-    nodes: list[Node],
-) -> dict[str, Tensor]:
-    """d bound / d alpha for every free node: one forward walk from the rows' minimisers."""
-    point = walk.region.minimiser(dense(pulled, walk.graph.input.shape).coeff)
-    batch, row = point.shape[:2]
-    values = {walk.graph.input.name: point.flatten(0, 1)}
-    wanted = {node.name for node in nodes if node.name in record}
-    gradients: dict[str, Tensor] = {}
-    for node in walk.graph.nodes[1:]:
-        if len(gradients) == len(wanted):
-            break
-        if any(name not in values for name in node.inputs):
-            continue
-        op = lookup(node)
-        if op.relax is None:
-            values[node.name] = op.forward(node, *(values[name] for name in node.inputs))
-            continue
-        if node.name not in record:
-            continue  # no row of these reads it
-        coeff = record[node.name]
-        value = values[node.inputs[0]].unflatten(0, (batch, row))
-        if node.name in wanted:
-            assert op.ascend is not None
-            bounds = walk.bounds[node.inputs[0]]
-            gradients[node.name] = op.ascend(node, bounds, alpha[node.name], coeff, value)
-        values[node.name] = along_lines(lines[node.name], coeff, value).flatten(0, 1)
-    return gradients
-
-
-def along_lines(lines: Relaxation, coeff: Tensor, value: Tensor) -> Tensor:
-    """Each row's own line at its value: the lower one where the coefficient is positive."""
-    if lines.lower_source is not None and lines.upper_source is not None:
-        flat = value.flatten(2)
-        rows = flat.shape[1]
-        shape = coeff.shape
-        low = flat.gather(2, lines.lower_source[:, None].expand(-1, rows, -1)).view(shape)
-        high = flat.gather(2, lines.upper_source[:, None].expand(-1, rows, -1)).view(shape)
-    else:
-        low = high = value
-    lower = low * lines.lower_slope
-    if lines.lower_offset is not None:
-        lower = lower + lines.lower_offset
-    upper = high * lines.upper_slope
-    if lines.upper_offset is not None:
-        upper = upper + lines.upper_offset
-    return torch.where(coeff > 0, lower, upper)
+WARM_SHARE = 0.4
+"""Iterations where slopes of a neighbouring radius are known, as a share of the usual number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +38,7 @@ class AlphaCrown:
         ascent: how the slopes are optimised.
         search_dtype: arithmetic of the optimisation; the final evaluation is in the problem's.
         enough: stop optimising the spec's rows once all margins exceed this.
+        intermediate: whether neurons' bounds are optimised too, or only the spec's.
 
     Source:
         Xu et al. 2021, arXiv:2011.13824, with the departures that the module's docstring states.
@@ -222,9 +48,18 @@ class AlphaCrown:
     ascent: Ascent = Ascent()
     search_dtype: torch.dtype = torch.float32
     enough: float | None = None
+    intermediate: bool = True
 
-    def __call__(self, problem: Problem, budget: Budget = Budget()) -> Enclosure:
-        """Bound every node, then the spec's rows; `margin` has shape (batch, row)."""
+    def __call__(
+        self, problem: Problem, budget: Budget = Budget(), memo: Memo | None = None
+    ) -> Enclosure:
+        """Bound every node, then the spec's rows; `margin` has shape (batch, row).
+
+        Args:
+            problem: what to bound.
+            budget: time and memory.
+            memo: slopes found for the same inputs at other radii: started from, and added to.
+        """
         proof = BackwardPass(problem.graph, problem.region, self.rounding, budget)
         if self.rounding is None and problem.graph.dtype == self.search_dtype:
             search = proof
@@ -235,7 +70,7 @@ class AlphaCrown:
                 None,
                 budget,
             )
-        pair = Pair(proof, search, self.ascent)
+        pair = Pair(proof, search, self.ascent, memo, self.intermediate)
         for name in proof.names():
             if lookup(proof.graph.node(name)).relax is not None:
                 pair.refine(name)
@@ -253,6 +88,8 @@ class Pair:
     proof: BackwardPass
     search: BackwardPass
     ascent: Ascent
+    memo: Memo | None
+    intermediate: bool
 
     def visit(self, name: str) -> None:
         """Settle one node in both passes; the search follows the proof's bounds."""
@@ -281,7 +118,7 @@ class Pair:
         (source,) = self.proof.graph.node(name).inputs
         self.follow(source)
         mask = self.proof.undecided(name)
-        if mask is None or not free_nodes(self.search, source):
+        if mask is None or not self.intermediate or not free_nodes(self.search, source):
             return
         first = self.proof.rows_of(source, mask)
         self.ascend(source, first)
@@ -304,17 +141,34 @@ class Pair:
     def optimised(self, name: str, rows: Rows) -> Tensor:
         """Lower bounds of rows with slopes of their own, shape (batch, row)."""
         start, form = self.search.form_of(name, rows.to(self.search.graph.dtype))
-        found = self.ascent(self.search, start, form)
+        found = self.climb(name, rows, start, form)
         if self.search is self.proof:
             return found.value
         start, form = self.proof.form_of(name, rows)
         return self.prove(start, form, found)
 
+    def climb(
+        self, name: str, rows: Rows, start: str, form: LinearForm, enough: float | None = None
+    ) -> Optimised:
+        """Optimise rows in the search, from the memo's slopes and into it, if there is one."""
+        if self.memo is None:
+            return self.ascent(self.search, start, form, enough=enough)
+        known = self.memo.recall(name, rows, self.search.kept)
+        ascent = self.ascent
+        if known:
+            few = max(1, round(WARM_SHARE * ascent.iterations))
+            ascent = replace(ascent, iterations=few, rate=ascent.rate / 2)
+        found = ascent(self.search, start, form, enough=enough, initial=known)
+        widths = {name: self.search.whole[name].lower.shape[1] for name in self.search.kept}
+        self.memo.store(name, rows, found.alpha, self.search.kept, widths)
+        return found
+
     def optimise(self, start: str, form: LinearForm, *, enough: float | None) -> Tensor:
         """The spec's rows with slopes of their own."""
         dtype = self.search.graph.dtype
         rows = LinearForm(form.coeff.to(dtype), form.const.to(dtype))
-        found = self.ascent(self.search, start, rows, enough=enough)
+        every = torch.arange(rows.const.shape[1]).expand(rows.const.shape)
+        found = self.climb(SPEC, Rows(every, torch.ones_like(rows.const)), start, rows, enough)
         return found.value if self.search is self.proof else self.prove(start, form, found)
 
     def prove(self, start: str, form: LinearForm, found: Optimised) -> Tensor:

@@ -45,6 +45,7 @@ class BackwardPass:
         budget: the deadline that every walk checks, and the memory for one chunk of rows.
         bounds, lines, noise, sizes: per node, as `verify.traverse.pull_back` takes them.
         whole: bounds of nodes before dead neurons left them.
+        kept: per Relu that dead neurons left, the indices of the others.
         raw: per node, bounds by rows alone, not intersected with anything: they choose the slopes.
         exact: nodes whose interval bounds are attained, so that no row can tighten them.
     """
@@ -58,6 +59,7 @@ class BackwardPass:
     noise: dict[str, Tensor] = field(default_factory=dict)
     sizes: dict[str, Tensor] = field(default_factory=dict)
     whole: dict[str, Bounds] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
     raw: dict[str, Bounds] = field(default_factory=dict)
     exact: dict[str, int] = field(default_factory=dict)
 
@@ -153,6 +155,7 @@ class BackwardPass:
         if smaller is None:
             return
         self.graph = smaller
+        self.kept[name] = alive
         for kept in (node.inputs[0], name):
             self.whole[kept] = self.bounds[kept]
             self.bounds[kept] = columns(self.bounds[kept], alive)

@@ -28,7 +28,7 @@ from verify.report import (
 from verify.report.records import Recordable
 from verify.report.writers import csv_text, json_text
 
-PLAIN_WIDTH = 110
+PLAIN_WIDTH = 160
 """Columns of a table that goes to a file or a pipe, where there is no window to fit."""
 
 Item = TypeVar("Item")

@@ -36,7 +36,9 @@ def record_table(record: Record, *, most_rows: int = MOST_ROWS) -> Table:
     rows = [_with_gap(row) for row in record.rows()]
     said = {*_common(rows), "reason"}
     if any("radius_certified" in row for row in rows):
-        said.add("eps")  # the same number
+        # eps is the certified radius again; the others are in the record, and here only in the way
+        # of a window of 80 columns.
+        said |= {"eps", "margin", "method", "seconds"}
     if all(row.get("predicted") == row.get("label") for row in rows):
         said.add("predicted")
     columns = [

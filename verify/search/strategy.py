@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from verify.bounders.alpha_crown import AlphaCrown
+from verify.bounders.memo import Memo
 from verify.errors import InternalError
 from verify.graph.ir import Graph
 from verify.problem import Problem
@@ -22,10 +24,18 @@ from verify.values.spec import classified_as
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One bounder under its name on the command line."""
+    """One bounder under its name on the command line.
+
+    Attributes:
+        name: as printed.
+        bounder: the method.
+        optimised: its slope optimisation, if it has one: such a stage is dear, and may start from
+            the slopes of another radius.
+    """
 
     name: str
     bounder: Bounder
+    optimised: AlphaCrown | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +70,17 @@ def problem_of(graph: Graph, asked: Question) -> Problem:
     return Problem(graph, asked.region(), spec)
 
 
-def prove(graph: Graph, asked: Question, strategy: Strategy, budget: Budget) -> Proved:
+def prove(
+    graph: Graph,
+    asked: Question,
+    strategy: Strategy,
+    budget: Budget,
+    memo: Memo | None = None,
+) -> Proved:
     """Run the stages, each on the entries that none before it verified.
 
-    Rows are kept apart: a row may be proved by one stage and its neighbour by another.
+    Rows are kept apart: a row may be proved by one stage and its neighbour by another. A memo, if
+    given, is for strategies of one stage: it has to be turned to the batch first.
     """
     problem = problem_of(graph, asked)
     rows = torch.full(problem.spec.const.shape, -torch.inf, dtype=torch.float64)
@@ -75,7 +92,11 @@ def prove(graph: Graph, asked: Question, strategy: Strategy, budget: Budget) -> 
         if not len(index):
             break
         try:
-            enclosure = stage.bounder(problem.take(index), budget)
+            if memo is not None and stage.optimised is not None:
+                memo.narrow(index)
+                enclosure = stage.optimised(problem.take(index), budget, memo)
+            else:
+                enclosure = stage.bounder(problem.take(index), budget)
         except OutOfTime:
             late = True
             break
