@@ -67,13 +67,38 @@ def test_no_results_are_no_table() -> None:
 
 def test_no_more_is_shown_than_is_proved() -> None:
     """A certified radius is rounded down and an attacked one up; a margin down, below zero too."""
-    row = {"index": 0, "margin": -0.99996}
-    rows = [{**row, "radius_certified": 0.123499, "radius_attacked": 0.2000001}]
+    rows = [{"index": 0, "radius_certified": 0.123499, "radius_attacked": 0.2000001}]
     text = shown(make_record("radius", rows, settings={}, model=ModelStamp(None, None)))
     assert "0.1234" in text
     assert "0.1235" not in text
     assert "0.2001" in text
+    assert "0.07651" in text  # the gap, 0.0765011, as what is undecided: rounded up
+    row = {"index": 0, "margin": -0.99996}
+    text = shown(make_record("certify", [row], settings={}, model=ModelStamp(None, None)))
     assert "-1 " in text
+
+
+def test_a_table_of_brackets_fits_a_window_of_80_columns() -> None:
+    """Nothing is cut off, whatever the methods are called."""
+    rows = [
+        {
+            "index": 1000 + i,
+            "label": 10,
+            "verdict": "falsified",
+            "margin": -0.0001234,
+            "method": f"a method of some length {i}",
+            "seconds": 0.0001234,
+            "norm": "inf",
+            "radius_certified": 0.0001234,
+            "radius_attacked": 0.0005678,
+        }
+        for i in range(2)
+    ]
+    found = make_record("radius", rows, settings={}, model=ModelStamp(None, None))
+    stream = io.StringIO()
+    print_record(found, console=Console(file=stream, width=80))
+    assert "…" not in stream.getvalue()
+    assert "attacked radius" in stream.getvalue()
 
 
 def test_reasons_are_counted_below_the_table() -> None:

@@ -118,7 +118,8 @@ class BoundOptions:
         str,
         typer.Option(
             metavar="NAME",
-            help=f"{METHOD_NAMES}; `verify info` says what each does.",
+            help=f"{METHOD_NAMES}: ibp is the fastest and loosest, alpha-crown the slowest and "
+            "tightest, and auto goes from one to the other.",
             rich_help_panel=EFFORT,
         ),
     ] = "auto"

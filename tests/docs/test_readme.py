@@ -1,0 +1,64 @@
+"""README.md tells what is so: its methods, attacks, exit codes, links and Python block."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from attacks import ATTACKS
+from verify.cli import failures
+from verify.recipes import METHODS
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def rows(heading: str) -> list[str]:
+    """First cells of the table whose heading row begins with this cell."""
+    _, _, after = README.partition(f"| {heading} |")
+    table = after.partition("\n\n")[0].splitlines()[2:]
+    return [line.split("|")[1].strip() for line in table]
+
+
+def test_the_table_of_methods_is_complete() -> None:
+    """One row for each name that `--method` takes."""
+    assert {cell.strip("`") for cell in rows("`--method`")} == set(METHODS)
+
+
+def test_the_table_of_attacks_is_complete() -> None:
+    """One mention of each name that `--attack` takes."""
+    named = {name for cell in rows("`--attack`") for name in re.findall(r"`(\w+)`", cell)}
+    assert named == set(ATTACKS)
+
+
+def test_the_table_of_exit_codes_is_complete() -> None:
+    """The verdicts' codes, and those of failures.py."""
+    ends = {failures.BAD_INPUT, failures.UNEXPECTED, failures.INTERRUPTED, failures.BROKEN_PIPE}
+    assert {int(cell) for cell in rows("code")} == {0, 1, 3} | ends
+
+
+def test_the_python_block_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the repository's folder, and prints brackets."""
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(block, "README.md", "exec"), {})
+    assert printed.getvalue().count("<= radius <=") == 3
+
+
+def test_links_and_pictures_lead_somewhere() -> None:
+    """Relative ones name files of the repository."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_two_commands_are_those_of_the_makefile() -> None:
+    """`make demo` and `make test`, each a goal."""
+    makefile = (ROOT / "Makefile").read_text()
+    for goal in ("demo", "test"):
+        assert f"```sh\nmake {goal}\n```" in README
+        assert re.search(rf"^{goal}:", makefile, re.MULTILINE)
