@@ -134,5 +134,7 @@ def _number(value: object, column: str = "") -> str:
     """
     if not isinstance(value, float):
         return str(value)
+    if column == "seconds":
+        return f"{value:.2g}"
     context = Context(prec=4, rounding=_ROUNDING.get(column, ROUND_HALF_EVEN))
     return f"{float(context.create_decimal_from_float(value)):.4g}"
