@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.commands import CONV, DENSE, Run, write_identity
 from verify import api
+from verify.cli import session
 from verify.cli.options import METHOD_NAMES
 from verify.recipes import METHODS
 from verify.report import RECORD_FIELDS, RESULT_FIELDS
@@ -160,3 +161,17 @@ def test_ctrl_c_keeps_what_is_done(
     assert done.record["summary"]["interrupted"] is True
     assert [row["index"] for row in done.record["results"]] == [0, 1]
     assert "interrupted" in done.err
+
+
+def test_ctrl_c_before_the_first_result_says_so(
+    verify: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the model is being loaded, say: exit code 130, one line, no traceback."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "open_session", interrupted)
+    done = verify("certify", DENSE, "--eps", "0.01")
+    assert (done.code, done.out) == (130, "")
+    assert done.err == "interrupted before there was a result\n"

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Sequence
 
 from verify.cli.app import app
-from verify.cli.failures import BROKEN_PIPE, INTERRUPTED, PipeClosed, describe
+from verify.cli.failures import BROKEN_PIPE, INTERRUPTED, Interrupted, PipeClosed, describe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What is left in the buffer has no reader; without this Python complains at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         print("interrupted before there was a result", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:

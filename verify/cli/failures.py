@@ -17,6 +17,10 @@ class PipeClosed(Exception):
     """The reader of our output has gone (`verify ... | head`)."""
 
 
+class Interrupted(Exception):
+    """Ctrl-C before there was anything to keep."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """How the process ends.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, get_type_hints
 
-from verify.cli.failures import PipeClosed
+from verify.cli.failures import Interrupted, PipeClosed
 
 
 def grouped(command: Callable[..., int]) -> Callable[..., int]:
@@ -43,6 +43,8 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
             return command(**values, **arguments)
         except BrokenPipeError as error:
             raise PipeClosed from error  # typer would end the process with exit code 1: "falsified"
+        except KeyboardInterrupt as error:
+            raise Interrupted from error  # what typer makes of it depends on its version
 
     # Older typers read __annotations__, newer ones the signature.
     spread.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
