@@ -25,6 +25,8 @@ DEFAULT_MEMORY = 2 * 2**30
 """Bytes that a whole run may take, if nothing else is said."""
 RUNTIME_SHARE = 700 * 2**20
 """Bytes that Python, torch and ONNX Runtime take before the first bound."""
+WORTH_BATCHING = 400_000
+"""Multiplications of one forward pass over a whole batch, beyond which a larger one gains nothing."""
 MOST_AT_ONCE = 64
 """Largest batch of inputs; beyond it nothing gets faster on a CPU."""
 
@@ -45,10 +47,22 @@ def granted(memory: int) -> int:
 
 
 def batch_size(network: Network, memory: int) -> int:
-    """How many inputs to bound at once: more where layers are small, one where they are not."""
-    sizes = [node.size for node in network.graph.nodes]
-    per_input = 2 * 8 * max(sizes) * max(1, max(sizes) // 2) * 6
-    return max(1, min(MOST_AT_ONCE, memory // per_input))
+    """How many inputs to bound at once.
+
+    Many where a network is so small that the calls cost more than the arithmetic; one where the
+    arithmetic costs more, because inputs that are bounded together share the rows of the least
+    decided and the neurons of the least pruned among them (measured: benchmarks/README.md).
+    """
+    nodes = network.graph.nodes
+    products = sum(
+        node.tensors["weight"].numel() * max(1, node.size // node.tensors["weight"].shape[0])
+        for node in nodes
+        if "weight" in node.tensors
+    )
+    widest = max(node.size for node in nodes)
+    per_input = 2 * 8 * widest * max(1, widest // 2) * 6
+    worth = WORTH_BATCHING // max(1, products)
+    return max(1, min(MOST_AT_ONCE, worth, memory // per_input))
 
 
 def asked_of(
