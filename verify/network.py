@@ -81,6 +81,8 @@ def with_normalisation(network: Network, mean: Tensor, std: Tensor) -> Network:
     first, *rest = network.graph.nodes
     wide_mean, wide_std = mean.to(torch.float64), std.to(torch.float64)
     name = f"{first.name}_normalised"
+    while any(node.name == name for node in rest):
+        name += "'"  # the file may have a tensor of that name, or the network a normalisation
     scaled = Node(
         name,
         "ScaleShift",

@@ -92,6 +92,9 @@ def affine(
         largest = 1.0 + max((float(t.abs().max()) for t in node.tensors.values()), default=1.0)
         biggest = torch.stack([m.flatten(1).amax(dim=1) for m in magnitudes]).amax(dim=0)
         flushed = 2 * (forward_terms + EXTRA_ROUNDINGS) * rounding.smallest * (biggest + largest)
+        # Past the largest float32 an execution holds infinity or NaN, not a rounded number.
+        safe = forward_terms * (biggest + 1.0) * largest < rounding.largest
+        flushed = torch.where(safe, flushed, torch.inf)
         return reach * (ours + theirs) + flushed.view(-1, *[1] * len(node.shape))
 
     return register(

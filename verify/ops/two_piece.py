@@ -87,8 +87,10 @@ def steepest(node: Node) -> float:
 
 
 def kernel(node: Node, rounding: Rounding, x: Bounds) -> Tensor:
-    """The executed product rounds twice at most (slope and product), or is flushed to zero."""
-    return x.magnitude() * (3 * rounding.execution * steepest(node)) + 4 * rounding.smallest
+    """The executed product rounds twice at most (slope and product); it may flush or overflow."""
+    slope, size = steepest(node), x.magnitude()
+    error = size * (3 * rounding.execution * slope) + 4 * rounding.smallest * (1 + slope)
+    return torch.where(size * slope < rounding.largest, error, torch.inf)
 
 
 elementwise(

@@ -21,6 +21,7 @@ UNIT_FLOAT32 = 2.0**-24
 UNIT_FLOAT64 = 2.0**-53
 SMALLEST_FLOAT32 = 2.0**-126
 """Smallest normal float32: what flushing denormals to zero can lose per operation."""
+LARGEST_FLOAT32 = 2.0**127
 SMALLEST_FLOAT64 = 2.0**-1022
 SPARE = {torch.float32: 1.0 + 2.0**-6, torch.float64: 1.0 + 2.0**-30}
 """Widening of accumulated error terms, per dtype: they are sums of nonnegative terms, so their own
@@ -51,15 +52,18 @@ class Rounding:
         execution: unit roundoff of the deployed arithmetic; 0 for the real-valued network.
         smallest: smallest normal number of the deployed arithmetic (0 for the real-valued one).
         kernels: whether deployed activation kernels may deviate from the true function.
+        largest: what a sum may reach, whole or in part, before it may overflow and nothing is known
+            of it any more; half of float32's range, for our own rounding.
     """
 
     execution: float = UNIT_FLOAT32
     smallest: float = SMALLEST_FLOAT32
     kernels: bool = True
+    largest: float = LARGEST_FLOAT32
 
 
 FLOAT32 = Rounding()
 """Every IEEE float32 execution of the file: the meaning of VERIFIED."""
 
-REAL = Rounding(execution=0.0, smallest=0.0, kernels=False)
+REAL = Rounding(execution=0.0, smallest=0.0, kernels=False, largest=float("inf"))
 """The real-valued network only: a proof in exact arithmetic, not of a deployment."""

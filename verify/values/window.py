@@ -96,13 +96,14 @@ class Window:
         if step > 1:
             patches = table.view(-1, values.shape[1], *kernel)
             table = functional.pixel_unshuffle(patches, step).reshape(table.shape)
-        if len(table) == 1:
+        if len(self.place) == 1 and len(table) == 1:
             rows = table[0].index_select(0, self.place[0])[None]
         else:
+            # One map for the whole batch is still read at each entry's own places.
             index = self.place[:, :, None].expand(-1, -1, table.shape[2])
-            rows = table.gather(1, index)
+            rows = table.expand(len(index), -1, -1).gather(1, index)
         parts = (values.shape[1] * step * step, kernel[0] // step, kernel[1] // step)
-        return rows.view(len(table), 1, -1, *parts)
+        return rows.view(len(rows), 1, -1, *parts)
 
     def inside(self, shape: tuple[int, ...], kernel: tuple[int, int], like: Tensor) -> Tensor:
         """1 on cells of the map, 0 on overhanging ones; (batch, 1, places, 1, *kernel)."""
