@@ -26,7 +26,7 @@ DEFAULT_MEMORY = 2 * 2**30
 RUNTIME_SHARE = 700 * 2**20
 """Bytes that Python, torch and ONNX Runtime take before the first bound."""
 WORTH_BATCHING = 400_000
-"""Multiplications of one forward pass over a whole batch, beyond which a larger one gains nothing."""
+"""Multiplications of one forward pass over a batch, beyond which a larger one gains nothing."""
 MOST_AT_ONCE = 64
 """Largest batch of inputs; beyond it nothing gets faster on a CPU."""
 
