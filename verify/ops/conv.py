@@ -56,10 +56,21 @@ def adjoint(node: Node, coeff: Tensor) -> tuple[Tensor]:
     if tiles(node):
         # Windows that do not overlap: each coefficient is spread over its own one.
         height, width = weight.shape[2:]
-        own = coeff[:, :, :, None, :, None] * weight[:, 0, None, :, None, :]
-        laid = own.reshape(len(coeff), -1, coeff.shape[2] * height, coeff.shape[3] * width)
-        missing = [n - size for n, size in zip(spatial, laid.shape[2:], strict=True)]
-        return (functional.pad(laid, (0, missing[1], 0, missing[0])),) if any(missing) else (laid,)
+        rows, columns = coeff.shape[2:]
+        laid = coeff.new_zeros(len(coeff), weight.shape[0], *spatial)
+        # A view of the windows inside the map; what no window covers keeps its zeros.
+        windows = laid.as_strided(
+            (len(coeff), weight.shape[0], rows, height, columns, width),
+            (
+                *laid.stride()[:2],
+                height * laid.stride(2),
+                laid.stride(2),
+                width * laid.stride(3),
+                laid.stride(3),
+            ),
+        )
+        torch.mul(coeff[:, :, :, None, :, None], weight[:, 0, None, :, None, :], out=windows)
+        return (laid,)
     if by_phases(weight, stride, dilation, node.scalar("groups"), coeff.dtype):
         whole = transposed(coeff, weight, (stride[0], stride[1]), 1)
         # Without padding the map starts `padding` cells early; what a stride skipped at its end
