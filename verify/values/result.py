@@ -22,7 +22,7 @@ class StopReason(str, Enum):
 
     BOUNDS_TOO_LOOSE = (
         "bounds too loose: no method in the strategy proved it and no attack refuted it; "
-        "try --method auto or alpha-crown, or a smaller eps"
+        "try a smaller eps, more --iterations, or --method auto"
     )
     OUT_OF_TIME = "timeout: give more with --timeout"
     NOT_FINITE = (
