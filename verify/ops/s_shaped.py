@@ -117,13 +117,13 @@ them in every iteration, and the bisection behind them costs more than all the r
 def touches(node: Node, x: Bounds) -> tuple[Touch, Touch]:
     """Where lower lines (on the mirrored interval) and upper lines may touch."""
     found = TOUCHES.get(x.lower)
-    if found is None or found[0] is not x.upper:
+    if found is None or found[0] is not x.upper or found[1] != node.op:
         both = mirrored(x)
         stacked = Bounds(torch.stack((both.lower, x.lower)), torch.stack((both.upper, x.upper)))
         place = touch(CURVES[node.op], stacked)
-        found = (x.upper, place.side(0), place.side(1))
+        found = (x.upper, node.op, place.side(0), place.side(1))
         TOUCHES[x.lower] = found
-    return found[1], found[2]
+    return found[2], found[3]
 
 
 def touch(curve: Curve, x: Bounds) -> Touch:
