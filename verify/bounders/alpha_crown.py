@@ -152,7 +152,8 @@ class Pair:
     ) -> Optimised:
         """Optimise rows in the search, from the memo's slopes and into it, if there is one."""
         if self.memo is None:
-            return self.ascent(self.search, start, form, enough=enough)
+            remember = self.search is not self.proof
+            return self.ascent(self.search, start, form, enough=enough, remember=remember)
         known = self.memo.recall(name, rows, self.search.kept)
         ascent = self.ascent
         if known:

@@ -33,6 +33,10 @@ class Optimised:
     alpha: dict[str, Tensor]
 
 
+SMALLEST_STEP = 1e-12
+"""Keeps Adam's quotient finite where a slope never had a gradient."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ascent:
     """Projected Adam on the slopes.
@@ -64,6 +68,7 @@ class Ascent:
         *,
         enough: float | None = None,
         initial: dict[str, Tensor] | None = None,
+        remember: bool = True,
     ) -> Optimised:
         """Raise every row's bound over its own slopes.
 
@@ -74,6 +79,7 @@ class Ascent:
             enough: stop as soon as all rows exceed this.
             initial: slopes to start from, shape (free, batch, row, *node), for some of the nodes;
                 where they are NaN or not given, those of the smallest relaxation.
+            remember: keep each row's best slopes; otherwise the last ones are returned.
         """
         nodes = free_nodes(walk, start)
         batch, row = form.const.shape
@@ -94,20 +100,23 @@ class Ascent:
             value = walk.region.minimise(pulled)
             better = value > best
             best = torch.where(better, value, best)
-            keep(best_alpha, alpha, better)
+            if remember and step > 0:
+                keep(best_alpha, alpha, better)
             last = step == self.iterations - 1
             if last or not nodes or (enough is not None and bool((best > enough).all())):
                 break
             slopes = slope_gradients(walk, start, pulled, lines, record, alpha, nodes)
             rate = self.rate * self.decay**step
+            warm = 1 - self.momentum ** (step + 1)
+            scale = rate * (1 - self.memory ** (step + 1)) ** 0.5 / warm
             for name, gradient in slopes.items():
                 first[name].mul_(self.momentum).add_(gradient, alpha=1 - self.momentum)
                 second[name].mul_(self.memory).addcmul_(gradient, gradient, value=1 - self.memory)
-                size = (second[name] / (1 - self.memory ** (step + 1))).sqrt_().add_(1e-12)
-                moved = first[name] / size
-                alpha[name] = alpha[name].add(moved, alpha=rate / (1 - self.momentum ** (step + 1)))
+                size = second[name].sqrt().add_(SMALLEST_STEP)
+                # A new tensor: the best slopes so far may be this very one.
+                alpha[name] = torch.addcdiv(alpha[name], first[name], size, value=scale)
                 alpha[name].clamp_(0, 1)
-        return Optimised(best, best_alpha)
+        return Optimised(best, best_alpha if remember else alpha)
 
 
 def keep(best: dict[str, Tensor], alpha: dict[str, Tensor], better: Tensor) -> None:
