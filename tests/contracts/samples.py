@@ -35,7 +35,9 @@ def node(
     found = Node("out", op, names, shape or (), shapes, dict(tensors or {}), dict(settings or {}))
     if shape is None:
         trial = lookup(found).forward(found, *(torch.zeros(1, *s).double() for s in shapes))
-        found = Node("out", op, names, tuple(trial.shape[1:]), shapes, found.tensors, found.settings)
+        found = Node(
+            "out", op, names, tuple(trial.shape[1:]), shapes, found.tensors, found.settings
+        )
     return found
 
 

@@ -89,7 +89,9 @@ def undecided(node: Node, x: Bounds) -> Tensor:
     index = windows(node)
     lower, upper = gathered(node, x.lower, index), gathered(node, x.upper, index)
     contender = upper > lower.amax(dim=2, keepdim=True)
-    settled = contender.sum(dim=2, keepdim=True) <= 1
+    best = upper.argmax(dim=2, keepdim=True)
+    rest = upper.scatter(2, best, float("-inf")).amax(dim=2, keepdim=True)
+    settled = rest <= lower.gather(2, best)
     wanted = contender & ~settled & (upper > lower)
     flat = torch.zeros(len(x.lower), prod(node.input_shapes[0]), device=wanted.device)
     flat.scatter_add_(
