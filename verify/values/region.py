@@ -224,10 +224,13 @@ class LpBall:
         left = eps.square() - full
         first = total / eps.square().clamp(min=torch.finfo(flat.dtype).tiny)
         mu_squared = torch.where(left > 0, rest / torch.where(left > 0, left, 1.0), math.inf)
+        # An entry at its room has |A| / mu >= room; without this, a prefix that fills the radius
+        # exactly, so that nothing is left, would get mu = infinity and no steps at all.
+        sorted_ratio = ratio.gather(2, order).square()
+        mu_squared = torch.minimum(mu_squared, sorted_ratio)
         mu_squared = torch.cat((first, mu_squared), dim=2)
         # The step |d(mu)| falls in mu, so the right k is the one whose mu lets the k-th entry reach
         # its room and the next one not; that is the least mu_k of a valid prefix.
-        sorted_ratio = ratio.gather(2, order).square()
         pad = torch.zeros_like(first)
         valid = torch.cat((sorted_ratio, pad), dim=2) <= mu_squared
         index = valid.to(torch.uint8).argmax(dim=2, keepdim=True)
