@@ -111,5 +111,8 @@ def question(
             f"inputs reach from {float(x.min()):g} to {float(x.max()):g}, outside the input range "
             f"{low:g} to {high:g}; give the true one with --input-range LOW HIGH, or 'none'"
         )
+    # Inputs are float32 numbers: one on a limit such as 0.1 may have been rounded past it.
     bounds = torch.tensor([low, high], dtype=torch.float64)
-    return Question(x.to(torch.float32), labels.long(), radius, float(p), bounds[0], bounds[1])
+    held = bounds.to(torch.float32).to(torch.float64)
+    lower, upper = torch.minimum(bounds[0], held[0]), torch.maximum(bounds[1], held[1])
+    return Question(x.to(torch.float32), labels.long(), radius, float(p), lower, upper)
