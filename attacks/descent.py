@@ -6,6 +6,7 @@ together as soon as one of them finds a misclassified point, so the batch shrink
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -114,7 +115,15 @@ class Descent:
             oracle.ask(rows, at)
 
 
-def walk(oracle: Oracle, descent: Descent, lanes: Lanes, max_lanes: int) -> None:
+class Walker(Protocol):
+    """A way of walking lanes, such as `Descent`."""
+
+    def run(self, oracle: Oracle, lanes: Lanes) -> None:
+        """Walk all lanes, asking the oracle at every point on the way; it keeps what is found."""
+        ...
+
+
+def walk(oracle: Oracle, descent: Walker, lanes: Lanes, max_lanes: int) -> None:
     """Walk lanes in groups of at most `max_lanes`, never parting the lanes of one sample.
 
     Lanes must be sorted by sample. Samples do not see each other, so the grouping bounds the

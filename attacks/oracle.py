@@ -4,6 +4,9 @@ Every query of every attack goes through here, so the best point ever evaluated 
 which step, restart or target produced it, and queries are counted per sample.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +17,23 @@ from attacks.protocol import Model
 from attacks.randomness import content_keys, derive_keys
 from attacks.result import AttackResult
 
+# What a model is shown of points, of the same shape; differentiable.
+View = Callable[[Tensor], Tensor]
 # Layers whose output in training mode is random or depends on the rest of the batch.
 UNSTEADY = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RReLU)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """A loss and its gradient at one point per lane.
+
+    Attributes:
+        level: shape (rows,), the loss.
+        slope: shape (rows, *input), its gradient.
+    """
+
+    level: Tensor
+    slope: Tensor
 
 
 class Oracle:
@@ -43,8 +61,13 @@ class Oracle:
         *,
         targets: Tensor | None = None,
         sample_keys: Tensor | None = None,
+        roaming: bool = False,
     ) -> None:
-        """Check the arguments and evaluate the inputs themselves, one forward query each."""
+        """Check the arguments and evaluate the inputs themselves, one forward query each.
+
+        With `roaming` the attack may ask about points outside the region, as minimal-norm attacks
+        do; then only points inside are remembered.
+        """
         check_steady(model)
         x = x.detach()
         self.region = ball.around(x)
@@ -54,6 +77,7 @@ class Oracle:
                 "Give a finite eps, or an input range (lower=, upper=)."
             )
         self.model = model
+        self.roaming = roaming
         with torch.no_grad():
             self.logits = model(x)
         check_logits(self.logits, len(x))
@@ -98,32 +122,54 @@ class Oracle:
     def slope(
         self, rows: Tensor, points: Tensor, loss: Loss, towards: Tensor | None = None
     ) -> Tensor:
-        """The gradient of a loss at points of the region; shape (rows, *input).
+        """The gradient of a loss at points of the region, shape (rows, *input); see `probe`."""
+        return self.probe(rows, points, loss, towards).slope
 
-        Zero where the model does not depend on the input, or not differentiably. The margins seen
-        on the way are remembered.
+    def probe(
+        self,
+        rows: Tensor,
+        points: Tensor,
+        loss: Loss,
+        towards: Tensor | None = None,
+        view: View | None = None,
+    ) -> Probe:
+        """A loss and its gradient at points of the region.
+
+        The gradient is zero where the model does not depend on the input, or not differentiably.
+        The margins seen on the way are remembered.
 
         Args:
             rows, points: as for `ask`.
             loss: see `attacks.losses`.
             towards: shape (rows,), int64: classes to move to as a means; the end stays any class
                 but the label. Ignored if the oracle has targets of its own.
+            view: what the model is shown instead of the points. Its answer then says nothing
+                about the points themselves: it is counted, but not remembered.
         """
         with torch.inference_mode(False), torch.enable_grad():
             leaf = points.detach().clone().requires_grad_()
-            logits = self.model(leaf)
+            logits = self.model(leaf if view is None else view(leaf))
             labels = self.labels[rows]
             if self.targets is not None:
                 # Away from whichever rival leads: z_rival - z_t is then max_{j != t} z_j - z_t.
                 towards = self.targets[rows]
                 labels = without(logits.detach(), towards).argmax(dim=1)
-            total = loss(logits, labels, towards).sum()
+            level = loss(logits, labels, towards)
             slope = None
-            if total.requires_grad:
-                (slope,) = torch.autograd.grad(total, leaf, allow_unused=True)
-        self._remember(rows, points, self.goal(logits.detach(), rows))
+            if level.requires_grad:
+                (slope,) = torch.autograd.grad(level.sum(), leaf, allow_unused=True)
+        if view is None:
+            self._remember(rows, points, self.goal(logits.detach(), rows))
+        else:
+            self.forward += torch.bincount(rows, minlength=len(self.forward))
         self.backward += torch.bincount(rows, minlength=len(self.backward))
-        return torch.zeros_like(points) if slope is None else slope
+        return Probe(level.detach(), torch.zeros_like(points) if slope is None else slope)
+
+    def rivals(self, count: int) -> Tensor:
+        """The likeliest classes besides each label at the inputs; shape (batch, <= count)."""
+        others = self.logits.shape[1] - 1
+        scores = without(self.logits, self.labels).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+        return scores.topk(min(count, others), dim=1).indices
 
     def result(self, name: str) -> AttackResult:
         """What is known now, credited to the attack `name`."""
@@ -144,6 +190,9 @@ class Oracle:
         """Keep each sample's lowest margin; of equal ones the earliest. NaN beats nothing."""
         self.forward += torch.bincount(rows, minlength=len(self.forward))
         level = torch.where(seen.isnan(), torch.inf, seen)
+        if self.roaming:
+            inside = self.region.rows(rows).contains(points)
+            level = torch.where(inside, level, torch.inf)
         held = torch.where(self.margin.isnan(), torch.inf, self.margin)
         least = held.scatter_reduce(0, rows, level, "amin")
         better = (level == least[rows]) & (level < held[rows])

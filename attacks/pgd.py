@@ -8,7 +8,6 @@ from torch import Tensor
 from attacks.ball import Ball
 from attacks.descent import Descent, Lanes, walk
 from attacks.errors import AttackInputError
-from attacks.losses import without
 from attacks.oracle import Oracle
 from attacks.protocol import Model
 from attacks.result import AttackResult
@@ -137,8 +136,7 @@ class PGD:
             return None
         others = oracle.logits.shape[1] - 1
         wanted = {"all": others, "runner-up": 1}.get(str(self.targeted), self.targeted)
-        rivals = without(oracle.logits, oracle.labels).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
-        return rivals.topk(min(int(wanted), others), dim=1).indices
+        return oracle.rivals(int(wanted))
 
     def _descent(self, *, leap: bool | None = None) -> Descent:
         return Descent(
