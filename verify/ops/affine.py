@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from verify.graph.ir import Node
 from verify.ops.registry import Op, register
@@ -109,6 +110,18 @@ def affine(
             mixes=mixes,
         )
     )
+
+
+MAGNITUDES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+"""|W| of weights in use, kept as long as they are: taking it anew costs as much as using it."""
+
+
+def magnitude_of(weight: Tensor) -> Tensor:
+    """|W|, computed once per weight."""
+    if weight not in MAGNITUDES:
+        MAGNITUDES[weight] = weight.abs()
+    found: Tensor = MAGNITUDES[weight]
+    return found
 
 
 def channelwise(node: Node, constant: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from verify.graph.ir import Node
-from verify.ops.affine import affine
+from verify.ops.affine import affine, magnitude_of
 
 CONVOLVE: dict[int, Callable[..., Tensor]] = {
     1: functional.conv1d,
@@ -44,7 +44,7 @@ def forward(node: Node, x: Tensor) -> Tensor:
 
 def absolute(node: Node, x: Tensor) -> Tensor:
     """|W| * x."""
-    return convolve(node, x, node.tensors["weight"].abs(), None)
+    return convolve(node, x, magnitude_of(node.tensors["weight"]), None)
 
 
 def adjoint(node: Node, coeff: Tensor) -> tuple[Tensor]:

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from verify.graph.ir import Node
-from verify.ops.affine import affine
+from verify.ops.affine import affine, magnitude_of
 
 
 def forward(node: Node, x: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def forward(node: Node, x: Tensor) -> Tensor:
 
 def absolute(node: Node, x: Tensor) -> Tensor:
     """x·|W|' on the last axis."""
-    return functional.linear(x, node.tensors["weight"].abs())
+    return functional.linear(x, magnitude_of(node.tensors["weight"]))
 
 
 def adjoint(node: Node, coeff: Tensor) -> tuple[Tensor]:
