@@ -25,7 +25,7 @@ def asked(x: list[float], eps: float, p: float) -> Question:
 def power(x: list[float], y: list[float], p: float) -> Fraction:
     """|x - y|_p, for p = 2 its square, in rational arithmetic."""
     gaps = [abs(Fraction(a) - Fraction(b)) for a, b in zip(x, y, strict=True)]
-    return max(gaps) if math.isinf(p) else sum((g**int(p) for g in gaps), Fraction(0))
+    return max(gaps) if math.isinf(p) else sum((g ** int(p) for g in gaps), Fraction(0))
 
 
 @given(PIXELS, PIXELS, st.sampled_from(NORMS))
@@ -40,9 +40,7 @@ def test_distances_are_rounded_up(x: list[float], y: list[float], p: float) -> N
 
 @given(PIXELS, PIXELS, st.sampled_from(NORMS), st.sampled_from([0.0, 0.01, 0.3, 1.0]))
 @settings(max_examples=200)
-def test_what_holds_is_in_the_region(
-    x: list[float], y: list[float], p: float, eps: float
-) -> None:
+def test_what_holds_is_in_the_region(x: list[float], y: list[float], p: float, eps: float) -> None:
     """A candidate that counts as a counterexample lies within eps, but for 1e-14, and in range."""
     ask = asked(x, eps, p)
     if bool(ask.holds(torch.tensor([y]))):

@@ -21,7 +21,11 @@ from verify.values.region import Box, LpBall, ball
 
 NUMBERS = st.floats(-1, 1, width=32)
 COEFFICIENTS = st.one_of(
-    st.just(0.0), st.just(1.0), NUMBERS, NUMBERS.map(lambda v: v * 1e6), NUMBERS.map(lambda v: v / 1e6)
+    st.just(0.0),
+    st.just(1.0),
+    NUMBERS,
+    NUMBERS.map(lambda v: v * 1e6),
+    NUMBERS.map(lambda v: v / 1e6),
 )
 
 
