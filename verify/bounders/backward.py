@@ -204,18 +204,28 @@ class BackwardPass:
         form: LinearForm,
         lines: dict[str, Relaxation] | None = None,
         record: dict[str, Tensor] | None = None,
+        graph: Graph | None = None,
     ) -> LinearForm:
-        """The form at the input, by this pass's lines or by others; raises OutOfTime."""
+        """The form at the input, by this pass's lines or by others; raises OutOfTime.
+
+        Args:
+            start: the node that the form is over.
+            form: the rows.
+            lines: of each nonlinear node; by default this pass's.
+            record: see `verify.traverse.pull_back`.
+            graph: a part of the network to walk instead of all of it.
+        """
         self.budget.check()
         return pull_back(
-            self.graph,
+            self.graph if graph is None else graph,
             start,
             form,
             self.lines if lines is None else lines,
             noise=None if self.rounding is None else self.noise,
             sizes=self.sizes,
             record=record,
-            into_box=self.region.is_box,
+            into_box=self.region.is_box
+            and (graph is None or graph.input.name == self.graph.input.name),
         )
 
     def form_of(self, name: str, rows: Rows) -> tuple[str, LinearForm]:
@@ -223,10 +233,44 @@ class BackwardPass:
         noise = None if self.rounding is None else self.noise.get(name)
         return start_form(self.graph, name, rows, noise, rigorous=self.rounding is not None)
 
-    def least(self, name: str, rows: Rows) -> Tensor:
-        """Lower bounds of the rows, shape (batch, row), with the lines of this pass."""
+    def least(self, name: str, rows: Rows, *, sign_decides: bool = False) -> Tensor:
+        """Lower bounds of the rows, shape (batch, row), with the lines of this pass.
+
+        Args:
+            name: of the node that the rows are of.
+            rows: which entries, on which side.
+            sign_decides: whether a row that is known to be >= 0 needs no better bound. Then rows
+                are first minimised over the box of the first layer's outputs, and only those that
+                are still open go on through that layer, which is the dearest one.
+        """
         start, form = self.form_of(name, rows)
-        return self.region.minimise(self.pulled(start, form))
+        gate = self.gate(start) if sign_decides and len(rows.index) == 1 else None
+        if gate is None:
+            return self.region.minimise(self.pulled(start, form))
+        place = self.names().index(gate) + 1
+        nodes = self.graph.nodes
+        entry = Node(gate, "Input", (), nodes[place].shape)
+        above = replace(self.graph, nodes=(entry, *nodes[place + 1 :]))
+        below = replace(self.graph, nodes=nodes[: place + 1])
+        reached = self.pulled(start, form, graph=above)
+        bounds = self.bounds[gate]
+        least = Box(bounds.lower, bounds.upper).minimise(reached)
+        # NaN stays open.
+        open_ = (~(least[0] >= 0)).nonzero().flatten()
+        if len(open_):
+            rest = self.region.minimise(self.pulled(gate, reached.take(open_), graph=below))
+            least[:, open_] = torch.maximum(least[:, open_], rest)
+        return least
+
+    def gate(self, start: str) -> str | None:
+        """The first layer, if it is a convolution and all that reads the input; else None."""
+        if len(self.graph.nodes) < 3 or not self.region.is_box:
+            return None
+        first, second, *rest = self.graph.nodes
+        alone = all(first.name not in node.inputs for node in rest)
+        if second.op != "Conv" or not alone or start in (first.name, second.name):
+            return None
+        return second.name
 
     def tighten(self, name: str, rows: Rows, least: Tensor) -> None:
         """Take over what was found for rows: sign · entry >= least."""

@@ -14,6 +14,9 @@ from verify.values.budget import Budget
 from verify.values.enclosure import Enclosure
 from verify.values.rounding import FLOAT32, Rounding
 
+SIGN_DECIDES = ("Relu", "TwoPiece")
+"""Operators that are linear on an interval as soon as its sign is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Crown:
@@ -49,15 +52,17 @@ class Crown:
 
 def refine(walk: BackwardPass, name: str) -> None:
     """Rows for the undecided inputs of a nonlinear node: the likelier side, then the other."""
-    (source,) = walk.graph.node(name).inputs
+    node = walk.graph.node(name)
+    (source,) = node.inputs
+    signs = node.op in SIGN_DECIDES
     mask = walk.undecided(name)
     if mask is None:
         return
     first = walk.rows_of(source, mask)
     for part in walk.chunks(first):
-        walk.tighten(source, part, walk.least(source, part))
+        walk.tighten(source, part, walk.least(source, part, sign_decides=signs))
     mask = walk.undecided(name)
     if mask is None:
         return
     for part in walk.chunks(first.among(mask).opposite()):
-        walk.tighten(source, part, walk.least(source, part))
+        walk.tighten(source, part, walk.least(source, part, sign_decides=signs))

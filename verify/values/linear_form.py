@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -29,3 +29,11 @@ class LinearForm:
     error: Tensor | None = None
     window: Window | None = None
     phases: Phases | None = None
+
+    def take(self, rows: Tensor) -> LinearForm:
+        """Some of the rows, by index; a window must not have blocks of rows."""
+        window = self.window
+        if window is not None:
+            window = replace(window, place=window.place[:, rows])
+        error = None if self.error is None else self.error[:, rows]
+        return LinearForm(self.coeff[:, rows], self.const[:, rows], error, window, self.phases)
