@@ -10,6 +10,7 @@ inside the ball in exact arithmetic, misclassified in torch's. See `attacks.prot
 interface, `attacks.registry` for the list.
 """
 
+from attacks.apgd import APGD
 from attacks.ball import Ball
 from attacks.bisection import Judge, minimal_radius
 from attacks.errors import AttackError, AttackInputError
@@ -22,6 +23,7 @@ from attacks.registry import ATTACKS, attack_named
 from attacks.result import AttackResult, RadiusResult
 
 __all__ = [
+    "APGD",
     "ATTACKS",
     "FGSM",
     "IFGSM",

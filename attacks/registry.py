@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
+from attacks.apgd import APGD
 from attacks.errors import AttackInputError
 from attacks.fgsm import FGSM
 from attacks.ifgsm import IFGSM
@@ -33,6 +35,13 @@ ATTACKS: Mapping[str, Entry] = MappingProxyType(
             Entry("fgsm", "one step to the worst point of the linearised model", FGSM),
             Entry("ifgsm", "iterative FGSM (BIM): small projected steps from the input", IFGSM),
             Entry("pgd", "projected gradient descent with momentum and random restarts", PGD),
+            Entry("apgd-ce", "PGD that chooses its steps (Auto-PGD), on the cross-entropy", APGD),
+            Entry("apgd-dlr", "the same on the logit ratio", partial(APGD, loss="dlr")),
+            Entry(
+                "apgd-t",
+                "the same towards each of the nine likeliest classes",
+                partial(APGD, loss="dlr", targeted=9),
+            ),
         )
     }
 )
