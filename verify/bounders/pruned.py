@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from verify.graph.ir import Graph, Node
@@ -37,12 +38,16 @@ def pruned(graph: Graph, relu: Node, alive: Tensor) -> Graph | None:
         alive: int64 indices of the neurons to keep; the others must be 0 for every input.
 
     Returns:
-        None if the layers around the Relu are not dense, or too few neurons would go.
+        None if the layers around the Relu are not dense, too few neurons would go or all of them
+        (layers without neurons have no rules), or a weight after them is not finite: NaN times zero
+        is not zero.
     """
     around = prunable(graph, relu)
-    if around is None or len(alive) > WORTH_IT * relu.size:
+    if around is None or not 0 < len(alive) <= WORTH_IT * relu.size:
         return None
     before, after = around
+    if not all(bool(torch.isfinite(node.tensors["weight"]).all()) for node in after):
+        return None
     shape = (len(alive),)
     per_output = {
         name: tensor[alive] for name, tensor in before.tensors.items() if tensor.ndim >= 1
