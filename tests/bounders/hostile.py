@@ -68,8 +68,9 @@ def order_layers(n: int) -> list[Layer]:
 
 
 def denormal_layers(tiny: float) -> list[Layer]:
-    """Class 0 unless denormals are flushed: tiny·x·(0.01/tiny) against 0.005."""
-    return [([[tiny]], [0.0]), ([[0.01 / tiny], [0.0]], [0.0, 0.005])]
+    """Class 0 unless denormals are flushed: tiny·x·(0.01/tiny) in two steps, against 0.005."""
+    up = (0.01 / tiny) ** 0.5
+    return [([[tiny]], [0.0]), ([[up]], [0.0]), ([[up], [0.0]], [0.0, 0.005])]
 
 
 def outputs(graph: Graph, x: Single, seed: int, tries: int = 30) -> NDArray[np.float32]:

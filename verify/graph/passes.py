@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from verify.graph.ir import Graph, Node
+from verify.values.rounding import FOLDED_STRETCH
 
 FOLDABLE_ROUNDINGS = 8
 """How many roundings folded nodes may add up to: `verify.ops.affine.EXTRA_ROUNDINGS` (10) less the
@@ -159,8 +160,19 @@ def roundings(node: Node) -> int:
     return int(not bool((one.abs() == 1).all())) + int(not bool((zero == 0).all()))
 
 
+def stretch(node: Node) -> float:
+    """How many times larger or smaller than its output an input of a ScaleShift may be."""
+    size = node.tensors["scale"].abs()
+    return float(torch.maximum(size, 1 / size).max())
+
+
 def fold_scales(nodes: list[Node]) -> list[Node]:
-    """Fold every ScaleShift into the Gemm, Conv or ScaleShift before it that only it reads."""
+    """Fold every ScaleShift into the Gemm, Conv or ScaleShift before it that only it reads.
+
+    What the file computes in between is not seen any more. So nothing is folded that could overflow
+    or be flushed there without a trace in the folded node (`FOLDED_STRETCH`).
+    """
+    hidden: dict[str, float] = {}
     readers = Counter(name for node in nodes for name in node.inputs)
     spent = {node.name: roundings(node) for node in nodes if node.op == "ScaleShift"}
     kept: dict[str, Node] = {}
@@ -169,10 +181,14 @@ def fold_scales(nodes: list[Node]) -> list[Node]:
         if node.op == "ScaleShift":
             before = kept[node.inputs[0]]
             total = spent.get(before.name, 0) + spent[node.name]
-            if before.op in FOLDS and readers[before.name] == 1 and total <= FOLDABLE_ROUNDINGS:
+            width = hidden.get(before.name, 1.0) * stretch(node)
+            alone = readers[before.name] == 1
+            cheap = total <= FOLDABLE_ROUNDINGS and width <= FOLDED_STRETCH
+            if before.op in FOLDS and alone and cheap:
                 folded = FOLDS[before.op](before, node)
                 if folded is not None:
                     del kept[before.name]
                     spent[folded.name] = total
+                    hidden[folded.name] = width
         kept[node.name] = node if folded is None else folded
     return list(kept.values())

@@ -22,6 +22,10 @@ UNIT_FLOAT64 = 2.0**-53
 SMALLEST_FLOAT32 = 2.0**-126
 """Smallest normal float32: what flushing denormals to zero can lose per operation."""
 LARGEST_FLOAT32 = 2.0**127
+"""Half of what float32 holds, which leaves room for rounding."""
+FOLDED_STRETCH = 2.0**40
+"""How many times larger or smaller a value may have been before a scale that was folded away. The
+limits of float32 are moved inward by as much, since a folded value no longer shows what it was."""
 SMALLEST_FLOAT64 = 2.0**-1022
 SPARE = {torch.float32: 1.0 + 2.0**-6, torch.float64: 1.0 + 2.0**-30}
 """Widening of accumulated error terms, per dtype: they are sums of nonnegative terms, so their own
@@ -50,16 +54,17 @@ class Rounding:
 
     Attributes:
         execution: unit roundoff of the deployed arithmetic; 0 for the real-valued network.
-        smallest: smallest normal number of the deployed arithmetic (0 for the real-valued one).
+        smallest: what flushing denormals may lose of one number, if it was scaled up afterwards
+            (0 for the real-valued network).
         kernels: whether deployed activation kernels may deviate from the true function.
         largest: what a sum may reach, whole or in part, before it may overflow and nothing is known
-            of it any more; half of float32's range, for our own rounding.
+            of it any more, if it was scaled down afterwards.
     """
 
     execution: float = UNIT_FLOAT32
-    smallest: float = SMALLEST_FLOAT32
+    smallest: float = SMALLEST_FLOAT32 * FOLDED_STRETCH
     kernels: bool = True
-    largest: float = LARGEST_FLOAT32
+    largest: float = LARGEST_FLOAT32 / FOLDED_STRETCH
 
 
 FLOAT32 = Rounding()
