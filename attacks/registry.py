@@ -11,6 +11,7 @@ from attacks.fgsm import FGSM
 from attacks.ifgsm import IFGSM
 from attacks.pgd import PGD
 from attacks.protocol import Attack
+from attacks.square import Square
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ ATTACKS: Mapping[str, Entry] = MappingProxyType(
                 "the same towards each of the nine likeliest classes",
                 partial(APGD, loss="dlr", targeted=9),
             ),
+            Entry("square", "random search in windows, by scores alone (Square attack)", Square),
         )
     }
 )

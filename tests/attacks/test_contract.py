@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 
 from attacks import ATTACKS, Attack, AttackInputError, AttackResult, Ball, attack_named
+from tests.attacks.enrolled import WITHOUT_GRADIENTS, quick, thorough
 
 PS = [math.inf, 2.0, 1.0]
-EVERY = pytest.mark.parametrize(
-    "attack", [attack_named(name) for name in ATTACKS], ids=list(ATTACKS)
+EVERY = pytest.mark.parametrize("attack", [quick(name) for name in ATTACKS], ids=list(ATTACKS))
+SEARCHERS = pytest.mark.parametrize(
+    "attack", [thorough(name) for name in ATTACKS], ids=list(ATTACKS)
+)
+STEEPEST = pytest.mark.parametrize(
+    "name", [name for name in ATTACKS if name not in WITHOUT_GRADIENTS]
 )
 NORM = pytest.mark.parametrize("p", PS)
 
@@ -189,7 +194,7 @@ def test_any_number_of_classes_will_do(attack: Attack, p: float, classes: int) -
     assert int(result.found.sum()) >= 7
 
 
-@EVERY
+@SEARCHERS
 @NORM
 def test_a_planted_counterexample_is_found(attack: Attack, p: float) -> None:
     """One feature decides, and only at the end of its range within the ball."""
@@ -239,10 +244,22 @@ def test_the_model_is_left_as_it_was(attack: Attack) -> None:
     with torch.no_grad():
         labels = net(x).argmax(dim=1)
         result = run(attack, 2.0, model=net, labels=labels)
-    assert int(result.backward.sum()) > 0
     assert net.training
     assert all(weight.requires_grad and weight.grad is None for weight in net.parameters())
     assert not result.candidate.requires_grad
+
+
+@STEEPEST
+def test_gradients_are_counted(name: str) -> None:
+    """Some for each sample that the input itself does not settle."""
+    result = run(quick(name), 2.0)
+    assert bool((result.backward > 0).all())
+
+
+def test_score_based_attacks_ask_for_no_gradient() -> None:
+    """Not even of a model that has one."""
+    for name in WITHOUT_GRADIENTS:
+        assert int(run(quick(name), 2.0).backward.sum()) == 0
 
 
 @EVERY

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from attacks import ATTACKS, Ball, attack_named, minimal_radius
+from tests.attacks.enrolled import thorough
 
 PS = [math.inf, 2.0, 1.0]
 DUAL = {math.inf: 1.0, 2.0: 2.0, 1.0: math.inf}
@@ -38,7 +39,7 @@ def test_two_classes_fall_just_above_the_exact_radius_and_not_below(name: str, p
     """At 1.05 times the radius every attack finds all samples, at 0.999 none."""
     labels = binary(INPUTS).argmax(dim=1)
     exact = exact_radius(binary(INPUTS), WEIGHTS[:2], p)
-    attack = attack_named(name)
+    attack = thorough(name)
     assert bool(attack(binary, INPUTS, labels, Ball(1.05 * exact, p)).found.all())
     assert not bool(attack(binary, INPUTS, labels, Ball(0.999 * exact, p)).found.any())
 
