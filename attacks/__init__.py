@@ -13,32 +13,64 @@ interface, `attacks.registry` for the list.
 from attacks.apgd import APGD
 from attacks.ball import Ball
 from attacks.bisection import Judge, minimal_radius
+from attacks.boundary import Boundary
+from attacks.carlini_wagner import CarliniWagner
+from attacks.ddn import DDN
+from attacks.deepfool import DeepFool
+from attacks.ead import EAD
 from attacks.errors import AttackError, AttackInputError
 from attacks.fgsm import FGSM
+from attacks.fmn import FMN
+from attacks.hopskipjump import HopSkipJump
 from attacks.ifgsm import IFGSM
 from attacks.losses import LOSSES
+from attacks.minimal import Minimiser
+from attacks.minimisers import MINIMISERS, minimiser_named
+from attacks.pdpgd import PDPGD
 from attacks.pgd import PGD
+from attacks.portfolio import PortfolioResult, portfolio_radius
 from attacks.protocol import Attack, Model
 from attacks.registry import ATTACKS, attack_named
 from attacks.result import AttackResult, RadiusResult
+from attacks.sigma_zero import SigmaZero
+from attacks.sparse import SparseBall
+from attacks.spsa import SPSA
 from attacks.square import Square
+from attacks.targeted_l1 import TargetedL1
 
 __all__ = [
     "APGD",
     "ATTACKS",
+    "DDN",
+    "EAD",
     "FGSM",
+    "FMN",
     "IFGSM",
     "LOSSES",
+    "MINIMISERS",
+    "PDPGD",
     "PGD",
+    "SPSA",
     "Attack",
     "AttackError",
     "AttackInputError",
     "AttackResult",
     "Ball",
+    "Boundary",
+    "CarliniWagner",
+    "DeepFool",
+    "HopSkipJump",
     "Judge",
+    "Minimiser",
     "Model",
+    "PortfolioResult",
     "RadiusResult",
+    "SigmaZero",
+    "SparseBall",
     "Square",
+    "TargetedL1",
     "attack_named",
     "minimal_radius",
+    "minimiser_named",
+    "portfolio_radius",
 ]

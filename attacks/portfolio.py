@@ -1,0 +1,279 @@
+"""The nearest misclassified point that several searches can find, and which of them found it.
+
+No single attack is best on every net, norm and sample, so the result is the minimum per sample. The
+cheap searches run first: what they find is where the dear ones begin.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from attacks.ball import Ball
+from attacks.bisection import Judge
+from attacks.ddn import DDN
+from attacks.deepfool import DeepFool
+from attacks.errors import AttackInputError
+from attacks.fmn import FMN
+from attacks.minimal import Minimiser
+from attacks.nearest import Nearest
+from attacks.pdpgd import PDPGD
+from attacks.pgd import PGD
+from attacks.protocol import Model
+from attacks.result import RadiusResult
+from attacks.sigma_zero import SigmaZero
+from attacks.targeted_l1 import TargetedL1
+
+CLEAN, LINE, PGD_ROUNDS = "clean", "line", "pgd"
+# What runs where the caller names no members, cheapest first.
+MEMBERS: Mapping[float, Mapping[str, Minimiser]] = MappingProxyType(
+    {
+        math.inf: {
+            "deepfool": DeepFool(),
+            "pdpgd": PDPGD(classes=3),
+            "fmn": FMN(classes=3),
+        },
+        2.0: {"deepfool": DeepFool(), "ddn": DDN(classes=3), "fmn": FMN(classes=3)},
+        1.0: {
+            "deepfool": DeepFool(),
+            "pdpgd": PDPGD(classes=3),
+            "fmn": FMN(classes=3),
+            "targeted_l1": TargetedL1(classes=5),
+        },
+        0.0: {
+            "deepfool": DeepFool(),
+            "fmn": FMN(classes=3),
+            "sigma_zero": SigmaZero(),
+        },
+    }
+)
+# PGD first tries balls smaller by this share than the distance held; each success doubles it, each
+# failure divides it by four; smaller than the tolerance, it is not worth a round.
+FIRST_CUT, CUT_FACTOR_DOWN, CUT_FACTOR_UP, TOLERANCE = 0.01, 0.25, 2.0, 1e-3
+SEARCHER = PGD(restarts=1)
+# Lengths asked at once along the descent direction and towards a find, besides its own.
+LINE_POINTS = 12
+# A candidate that the judge refuses is pushed outwards by these shares of its own length.
+PUSHES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PortfolioResult(RadiusResult):
+    """The least of several upper bounds on each sample's robustness radius.
+
+    Attributes:
+        attack: per sample the name of the search that found the candidate: a member's, "line",
+            "pgd", "clean" where the input itself is misclassified, "" where none was found.
+    """
+
+    attack: tuple[str, ...]
+
+
+def portfolio_radius(
+    model: Model,
+    x: Tensor,
+    labels: Tensor,
+    ball: Ball,
+    *,
+    members: Mapping[str, Minimiser] | None = None,
+    judge: Judge | None = None,
+    steps: int = 6,
+    targets: Tensor | None = None,
+    start: Tensor | None = None,
+    sample_keys: Tensor | None = None,
+) -> PortfolioResult:
+    """The least distance to a misclassified point that any of the searches finds, per sample.
+
+    In turn: a line search along the gradient; each member, from the input; rounds of PGD in ever
+    smaller balls, from the best point so far; the segment from the input to that point. A radius
+    only ever falls, and only to a point that the model misclassifies and the judge accepts.
+
+    Args:
+        model, x, labels, ball, targets, start, sample_keys: as for `Minimiser`.
+        members: minimal-norm attacks by name; by default a choice for the ball's norm.
+        judge: decides in place of torch's arithmetic whether candidates count; see
+            `minimal_radius`. A refused candidate is offered again a little farther out.
+        steps: rounds of PGD at the end; 0 for none. There are none for a `SparseBall`.
+
+    Raises:
+        AttackInputError: as for `Minimiser`, or if `steps` is negative.
+    """
+    if steps < 0:
+        raise AttackInputError(
+            f"portfolio_radius got steps = {steps}; expected at least 0. Correct that setting."
+        )
+    oracle = Nearest(model, x, labels, ball, targets=targets, sample_keys=sample_keys)
+    board = Board(oracle, judge)
+    rows = oracle.rows()
+    if not len(rows):
+        return board.result()
+    line_search(oracle, rows, start)
+    board.take(LINE)
+    for name, member in (MEMBERS[float(ball.p)] if members is None else members).items():
+        found = member(
+            model,
+            oracle.region.centre[rows],
+            oracle.labels[rows],
+            ball.rows(rows, oracle.region.centre),
+            targets=None if oracle.targets is None else oracle.targets[rows],
+            sample_keys=oracle.keys[rows],
+        )
+        board.offer(name, rows, found)
+    follow_segment(oracle, rows)
+    board.take(None)
+    if ball.p != 0:
+        tighten(board, model, rows, ball, steps)
+    return board.result()
+
+
+@dataclass(slots=True, eq=False)
+class Board:
+    """The best accepted candidate per sample, and who found it; mutable.
+
+    The oracle's own record serves as the record here: it is set back where the judge refuses.
+    """
+
+    oracle: Nearest
+    judge: Judge | None
+    names: list[str] = dataclasses.field(default_factory=list)
+    candidate: Tensor = dataclasses.field(init=False)
+    radius: Tensor = dataclasses.field(init=False)
+    margin: Tensor = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        """What is known before any search: the inputs that are misclassified as they are."""
+        oracle = self.oracle
+        self.candidate, self.radius = oracle.candidate.clone(), oracle.radius.clone()
+        self.margin = oracle.margin.clone()
+        wrong = oracle.clean.nonzero().flatten()
+        if self.judge is not None and len(wrong):
+            refused = wrong[~self.judge(self.candidate[wrong], wrong).to(wrong.device)]
+            self.radius[refused] = math.inf
+        self.names = [CLEAN if r == 0 else "" for r in self.radius.tolist()]
+
+    def offer(self, name: str, rows: Tensor, found: RadiusResult) -> None:
+        """Take what a search found for the samples `rows`, after asking the model and the judge."""
+        oracle = self.oracle
+        oracle.forward[rows] += found.forward
+        oracle.backward[rows] += found.backward
+        nearer = found.found & (found.radius < self.radius[rows])
+        if bool(nearer.any()):
+            oracle.ask(rows[nearer], found.candidate[nearer])
+        self.take(name)
+
+    def take(self, name: str | None) -> None:
+        """Accept what the oracle holds and is nearer, or set the oracle back to what was held.
+
+        Args:
+            name: who found it; None for a refinement of what was held, which stays credited.
+        """
+        oracle = self.oracle
+        nearer = (oracle.radius < self.radius).nonzero().flatten()
+        if self.judge is not None and len(nearer):
+            accepted = self.judge(oracle.candidate[nearer], nearer).to(nearer.device)
+            self._push(nearer[~accepted], name)
+            nearer = nearer[accepted]
+        self._accept(nearer, name)
+        oracle.candidate, oracle.margin = self.candidate.clone(), self.margin.clone()
+        oracle.radius = self.radius.clone()
+
+    def _push(self, rows: Tensor, name: str | None) -> None:
+        """Offer refused candidates again, each time a little farther out."""
+        oracle = self.oracle
+        assert self.judge is not None
+        refused = oracle.moved(rows, oracle.candidate[rows])
+        for share in PUSHES:
+            if not len(rows):
+                return
+            oracle.radius[rows] = self.radius[rows]
+            oracle.ask(rows, oracle.place(rows, (1 + share) * refused))
+            seen = oracle.radius[rows] < self.radius[rows]
+            accepted = seen.clone()
+            if bool(seen.any()):
+                chosen = rows[seen]
+                accepted[seen] = self.judge(oracle.candidate[chosen], chosen).to(rows.device)
+            self._accept(rows[accepted], name)
+            rows, refused = rows[~accepted], refused[~accepted]
+
+    def _accept(self, rows: Tensor, name: str | None) -> None:
+        """The oracle's points of these samples are the best from now on."""
+        self.candidate[rows] = self.oracle.candidate[rows]
+        self.radius[rows] = self.oracle.radius[rows]
+        self.margin[rows] = self.oracle.margin[rows]
+        for row in rows.tolist():
+            self.names[row] = self.names[row] if name is None else name
+
+    def result(self) -> PortfolioResult:
+        """What is known now."""
+        return PortfolioResult(
+            candidate=self.candidate,
+            radius=self.radius,
+            found=self.radius.isfinite(),
+            margin=self.margin,
+            forward=self.oracle.forward,
+            backward=self.oracle.backward,
+            attack=tuple(self.names),
+        )
+
+
+def line_search(oracle: Nearest, rows: Tensor, start: Tensor | None) -> None:
+    """Ask along the least move of the linearised model, at growing lengths, then halve back."""
+    oracle.begin(rows, start)
+    centre = oracle.region.centre[rows]
+    move = oracle.first_move(rows, centre, oracle.view(rows, centre))
+    each = rows.repeat_interleave(LINE_POINTS)
+    length = torch.linspace(0.5, 6.0, LINE_POINTS, dtype=move.dtype, device=move.device)
+    share = length.repeat(len(rows))[:, None]
+    oracle.ask(each, oracle.place(each, share * move.repeat_interleave(LINE_POINTS, dim=0)))
+    oracle.shorten(rows)
+
+
+def follow_segment(oracle: Nearest, rows: Tensor) -> None:
+    """Look for an earlier flip on the way from each input to the point held.
+
+    The misclassified points on a segment need not be one interval, so all of it is scanned.
+    """
+    rows = rows[oracle.radius[rows].isfinite()]
+    if not len(rows):
+        return
+    each = rows.repeat_interleave(LINE_POINTS)
+    part = torch.arange(1, LINE_POINTS + 1, dtype=torch.float64, device=rows.device)
+    share = (part / (LINE_POINTS + 1)).repeat(len(rows))[:, None]
+    move = oracle.moved(rows, oracle.candidate[rows]).repeat_interleave(LINE_POINTS, dim=0)
+    oracle.ask(each, oracle.place(each, share * move))
+    oracle.shorten(rows)
+
+
+def tighten(board: Board, model: Model, rows: Tensor, ball: Ball, steps: int) -> None:
+    """Rounds of PGD in balls a little smaller than the distance held, begun at the point held."""
+    oracle = board.oracle
+    centre = oracle.region.centre
+    cut = torch.full_like(board.radius, FIRST_CUT)
+    for _ in range(steps):
+        rows = rows[board.radius[rows].isfinite() & (cut[rows] >= TOLERANCE)]
+        if not len(rows):
+            return
+        before = board.radius[rows]
+        found = SEARCHER(
+            model,
+            centre[rows],
+            oracle.labels[rows],
+            ball.rows(rows, centre).with_eps(before * (1 - cut[rows])),
+            targets=None if oracle.targets is None else oracle.targets[rows],
+            start=board.candidate[rows],
+            sample_keys=oracle.keys[rows],
+        )
+        oracle.forward[rows] += found.forward
+        oracle.backward[rows] += found.backward
+        hits = rows[found.found]
+        if len(hits):
+            oracle.ask(hits, found.candidate[found.found])
+            oracle.shorten(hits)
+        board.take(PGD_ROUNDS)
+        fell = board.radius[rows] < before
+        cut[rows] = cut[rows] * torch.where(fell, CUT_FACTOR_UP, CUT_FACTOR_DOWN)
+        cut.clamp_(max=0.5)
