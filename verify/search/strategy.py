@@ -133,10 +133,17 @@ class Refuted:
 
 
 def refute(graph: Graph, asked: Question, falsifier: Falsifier, judge: Judge) -> Refuted:
-    """Let the falsifier propose, and the judge decide."""
+    """Let the falsifier propose, and the judge decide; misclassified inputs need no attack."""
     single = graph.to(torch.float32)
     proposal = falsifier.propose(lambda x: run(single, x), asked)
-    return judged(proposal.candidate, proposal.attack, asked, judge)
+    found = judged(proposal.candidate, proposal.attack, asked, judge)
+    clean = judge.misclassified(asked.x, asked.labels)
+    return Refuted(
+        torch.where(clean.view(-1, *[1] * (asked.x.ndim - 1)), asked.x, found.witness),
+        found.confirmed | clean,
+        found.doubtful & ~clean,
+        tuple("clean" if c else a for c, a in zip(clean.tolist(), found.attack, strict=True)),
+    )
 
 
 def judged(candidate: Tensor, attack: Sequence[str], asked: Question, judge: Judge) -> Refuted:
@@ -210,6 +217,12 @@ def decide(
             continue
         k = place[i]
         verified = bool(proved.verified[k])
+        if verified and predicted[i] != asked.labels[i]:
+            raise InternalError(
+                f"input {index}: label {int(asked.labels[i])} was verified around it, but the "
+                f"model's own runtime says {int(predicted[i])} of the input itself; this is a bug, "
+                "please report it with the model"
+            )
         reason = "" if verified else why_open(proved, k, bool(refuted.doubtful[i]))
         results.append(
             Result(
