@@ -21,11 +21,13 @@ from attacks.ead import EAD
 from attacks.errors import AttackError, AttackInputError
 from attacks.fgsm import FGSM
 from attacks.fmn import FMN
+from attacks.gama import GAMA
 from attacks.hopskipjump import HopSkipJump
 from attacks.ifgsm import IFGSM
 from attacks.losses import LOSSES
 from attacks.minimal import Minimiser
 from attacks.minimisers import MINIMISERS, minimiser_named
+from attacks.momentum import MIFGSM
 from attacks.pdpgd import PDPGD
 from attacks.pgd import PGD
 from attacks.portfolio import PortfolioResult, portfolio_radius
@@ -45,8 +47,10 @@ __all__ = [
     "EAD",
     "FGSM",
     "FMN",
+    "GAMA",
     "IFGSM",
     "LOSSES",
+    "MIFGSM",
     "MINIMISERS",
     "PDPGD",
     "PGD",

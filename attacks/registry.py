@@ -8,7 +8,9 @@ from types import MappingProxyType
 from attacks.apgd import APGD
 from attacks.errors import AttackInputError
 from attacks.fgsm import FGSM
+from attacks.gama import GAMA
 from attacks.ifgsm import IFGSM
+from attacks.momentum import MIFGSM
 from attacks.pgd import PGD
 from attacks.protocol import Attack
 from attacks.square import Square
@@ -35,6 +37,12 @@ ATTACKS: Mapping[str, Entry] = MappingProxyType(
         for entry in (
             Entry("fgsm", "one step to the worst point of the linearised model", FGSM),
             Entry("ifgsm", "iterative FGSM (BIM): small projected steps from the input", IFGSM),
+            Entry("mifgsm", "iterative FGSM along accumulated gradients, for transfer", MIFGSM),
+            Entry(
+                "nifgsm",
+                "the same, with gradients taken where the accumulated one leads",
+                partial(MIFGSM, nesterov=True),
+            ),
             Entry("pgd", "projected gradient descent with momentum and random restarts", PGD),
             Entry("apgd-ce", "PGD that chooses its steps (Auto-PGD), on the cross-entropy", APGD),
             Entry("apgd-dlr", "the same on the logit ratio", partial(APGD, loss="dlr")),
@@ -43,6 +51,7 @@ ATTACKS: Mapping[str, Entry] = MappingProxyType(
                 "the same towards each of the nine likeliest classes",
                 partial(APGD, loss="dlr", targeted=9),
             ),
+            Entry("gama", "PGD on probabilities, first guided away from the input's own", GAMA),
             Entry("square", "random search in windows, by scores alone (Square attack)", Square),
         )
     }
