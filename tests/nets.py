@@ -123,7 +123,7 @@ def preactivation_net(seed: int) -> Graph:
 
 
 def branched_conv_net(seed: int) -> Graph:
-    """Two convolutions of other kernels, a nonlinearity each, and their difference; input (2, 6, 6)."""
+    """Two convolutions, a nonlinearity each, and their difference; input (2, 6, 6)."""
     generator = torch.Generator().manual_seed(seed)
     builder = GraphBuilder("x", (2, 6, 6))
     trunk = convolution(builder, "x", 3, "trunk", generator, padding=1)

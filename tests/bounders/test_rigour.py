@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bounders.hostile import backdoor_layers, dense, denormal_layers, order_layers, outputs
+from tests.bounders.hostile import backdoor_layers, denormal_layers, dense, order_layers, outputs
 from tests.nets import dense_net
 from verify.bounders.alpha_crown import AlphaCrown
 from verify.bounders.crown import Crown

@@ -27,7 +27,7 @@ from verify.values.spec import classified_as
 
 
 def mostly_dead(seed: int, *, prunable: bool) -> Graph:
-    """A net whose neurons are mostly inactive; a reshaping after each Relu forbids the short cut."""
+    """A net of mostly inactive neurons; a reshaping after each Relu forbids the short cut."""
     generator = torch.Generator().manual_seed(seed)
     builder = GraphBuilder("x", (4,))
     name, fan_in = "x", 4

@@ -106,7 +106,7 @@ def slopes(node: Node, x: Bounds, seed: int) -> list[Tensor | None]:
 
 
 def excess(node: Node, x: Bounds, lines: Relaxation, count: int = 1000) -> float:
-    """How far a line is on the wrong side, relative to its terms, beyond rounding; <= 0 is sound."""
+    """How far a line is on the wrong side, beyond the rounding of the check; <= 0 is sound."""
     worst = -np.inf
     z = wide(points(node, x, count, 1))
     value = EXACT[node.op](node, z)

@@ -25,7 +25,9 @@ def poolings(draw: st.DrawFn) -> Node:
     kernel = tuple(draw(st.integers(1, 3)) for _ in range(rank))
     dilation = tuple(draw(st.sampled_from([1, 1, 2])) for _ in range(rank))
     pads = tuple(draw(st.integers(0, k - 1)) for k in (*kernel, *kernel))
-    spatial = tuple(d * (k - 1) + 1 + draw(st.integers(0, 3)) for k, d in zip(kernel, dilation))
+    spatial = tuple(
+        d * (k - 1) + 1 + draw(st.integers(0, 3)) for k, d in zip(kernel, dilation, strict=True)
+    )
     stride = tuple(draw(st.integers(1, 3)) for _ in range(rank))
     given_settings = {"kernel": kernel, "stride": stride, "pads": pads, "dilation": dilation}
     return node("MaxPool", (draw(st.integers(1, 2)), *spatial), settings=given_settings)
