@@ -19,6 +19,7 @@ from attacks.ddn import DDN
 from attacks.deepfool import DeepFool
 from attacks.ead import EAD
 from attacks.errors import AttackError, AttackInputError
+from attacks.fab import FAB
 from attacks.fgsm import FGSM
 from attacks.fmn import FMN
 from attacks.gama import GAMA
@@ -45,6 +46,7 @@ __all__ = [
     "ATTACKS",
     "DDN",
     "EAD",
+    "FAB",
     "FGSM",
     "FMN",
     "GAMA",

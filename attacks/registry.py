@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from attacks.apgd import APGD
 from attacks.errors import AttackInputError
+from attacks.fab import FAB
 from attacks.fgsm import FGSM
 from attacks.gama import GAMA
 from attacks.ifgsm import IFGSM
@@ -52,6 +53,12 @@ ATTACKS: Mapping[str, Entry] = MappingProxyType(
                 partial(APGD, loss="dlr", targeted=9),
             ),
             Entry("gama", "PGD on probabilities, first guided away from the input's own", GAMA),
+            Entry(
+                "fab",
+                "to the nearest linearised boundary, then along it towards the input",
+                partial(FAB, targeted=None),
+            ),
+            Entry("fab-t", "the same for each of the nine likeliest classes", FAB),
             Entry("square", "random search in windows, by scores alone (Square attack)", Square),
         )
     }

@@ -2,7 +2,11 @@
 
 from attacks import ATTACKS, Attack
 
-QUICK: dict[str, dict[str, object]] = {"square": {"queries": 120}}
+QUICK: dict[str, dict[str, object]] = {
+    "square": {"queries": 120},
+    "fab": {"steps": 30},
+    "fab-t": {"steps": 30},
+}
 # Where a test asks how well an attack searches, it needs more.
 THOROUGH: dict[str, dict[str, object]] = {"square": {"queries": 1500}}
 # Attacks that see only scores.
