@@ -19,6 +19,7 @@ from attacks.ddn import DDN
 from attacks.deepfool import DeepFool
 from attacks.errors import AttackInputError
 from attacks.fmn import FMN
+from attacks.hyperplane import least_move
 from attacks.minimal import Minimiser
 from attacks.nearest import Nearest
 from attacks.pdpgd import PDPGD
@@ -35,20 +36,15 @@ MEMBERS: Mapping[float, Mapping[str, Minimiser]] = MappingProxyType(
         math.inf: {
             "deepfool": DeepFool(),
             "pdpgd": PDPGD(classes=3),
-            "fmn": FMN(classes=3),
+            "fmn": FMN(classes=5, step_size=2.0),
         },
-        2.0: {"deepfool": DeepFool(), "ddn": DDN(classes=3), "fmn": FMN(classes=3)},
+        2.0: {"deepfool": DeepFool(), "ddn": DDN(classes=3), "fmn": FMN(classes=5)},
         1.0: {
             "deepfool": DeepFool(),
-            "pdpgd": PDPGD(classes=3),
-            "fmn": FMN(classes=3),
-            "targeted_l1": TargetedL1(classes=5),
+            "targeted_l1": TargetedL1(classes=3),
+            "fmn": FMN(classes=5),
         },
-        0.0: {
-            "deepfool": DeepFool(),
-            "fmn": FMN(classes=3),
-            "sigma_zero": SigmaZero(),
-        },
+        0.0: {"deepfool": DeepFool(), "fmn": FMN(classes=3), "sigma_zero": SigmaZero()},
     }
 )
 # PGD first tries balls smaller by this share than the distance held; each success doubles it, each
@@ -57,6 +53,9 @@ FIRST_CUT, CUT_FACTOR_DOWN, CUT_FACTOR_UP, TOLERANCE = 0.01, 0.25, 2.0, 1e-3
 SEARCHER = PGD(restarts=1)
 # Lengths asked at once along the descent direction and towards a find, besides its own.
 LINE_POINTS = 12
+# Linear pieces visited at most after the members; the shares of the way to each piece's minimum
+# that are asked, a little beyond it; and the relative gain below which it is left at that.
+PIECES, SHARES, BEYOND, PIECE_GAIN = 10, (1.0, 0.5, 0.2, 0.05), 1 + 1e-6, 1e-5
 # A candidate that the judge refuses is pushed outwards by these shares of its own length.
 PUSHES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1)
 
@@ -97,7 +96,7 @@ def portfolio_radius(
         members: minimal-norm attacks by name; by default a choice for the ball's norm.
         judge: decides in place of torch's arithmetic whether candidates count; see
             `minimal_radius`. A refused candidate is offered again a little farther out.
-        steps: rounds of PGD at the end; 0 for none. There are none for a `SparseBall`.
+        steps: rounds of PGD at the end; 0 for none.
 
     Raises:
         AttackInputError: as for `Minimiser`, or if `steps` is negative.
@@ -124,9 +123,9 @@ def portfolio_radius(
         )
         board.offer(name, rows, found)
     follow_segment(oracle, rows)
+    relinearise(oracle, rows)
     board.take(None)
-    if ball.p != 0:
-        tighten(board, model, rows, ball, steps)
+    tighten(board, model, rows, ball, steps)
     return board.result()
 
 
@@ -248,6 +247,37 @@ def follow_segment(oracle: Nearest, rows: Tensor) -> None:
     oracle.shorten(rows)
 
 
+def relinearise(oracle: Nearest, rows: Tensor) -> None:
+    """From each point held to the nearest point of its linear piece's boundary, again and again.
+
+    Between the kinks of a ReLU net the margin is affine, so one gradient at the point held gives
+    the hyperplane, and the projection of the input onto it within the range is the exact minimum of
+    that piece. Where it lies beyond a kink, points on the way to it are asked.
+    """
+    rows = rows[oracle.radius[rows].isfinite()]
+    for _ in range(PIECES):
+        if not len(rows):
+            return
+        before = oracle.radius[rows]
+        held = oracle.candidate[rows]
+        gone = oracle.moved(rows, held)
+        seen = oracle.view(rows, held)
+        low, high = oracle.room(rows)
+        # The affine margin at the input itself: m(x) + g . (input - x).
+        gap = seen.value - (seen.slope * gone).sum(dim=1)
+        aim = least_move(-seen.slope, gap, low, high, oracle.region.p)
+        each = rows.repeat_interleave(len(SHARES))
+        share = torch.tensor(SHARES, dtype=torch.float64, device=rows.device).repeat(len(rows))
+        delta = torch.lerp(
+            gone.repeat_interleave(len(SHARES), dim=0),
+            BEYOND * aim.repeat_interleave(len(SHARES), dim=0),
+            share[:, None],
+        )
+        oracle.ask(each, oracle.place(each, delta))
+        oracle.shorten(rows)
+        rows = rows[oracle.radius[rows] < (1 - PIECE_GAIN) * before]
+
+
 def tighten(board: Board, model: Model, rows: Tensor, ball: Ball, steps: int) -> None:
     """Rounds of PGD in balls a little smaller than the distance held, begun at the point held."""
     oracle = board.oracle
@@ -275,5 +305,7 @@ def tighten(board: Board, model: Model, rows: Tensor, ball: Ball, steps: int) ->
             oracle.shorten(hits)
         board.take(PGD_ROUNDS)
         fell = board.radius[rows] < before
-        cut[rows] = cut[rows] * torch.where(fell, CUT_FACTOR_UP, CUT_FACTOR_DOWN)
+        # One entry fewer is the only smaller try at p = 0: where that failed, it is the last.
+        down = CUT_FACTOR_DOWN if ball.p else 0.0
+        cut[rows] = cut[rows] * torch.where(fell, CUT_FACTOR_UP, down)
         cut.clamp_(max=0.5)

@@ -1,7 +1,8 @@
 """L0: at most so many entries may change, each by as much as the input range allows.
 
-Not a norm and not convex, so it is a ball of its own kind, for the minimisers that know it. The
-other attacks refuse it by never being given one: `Ball` itself has no p = 0.
+Not a norm and not convex, so it is a ball of its own kind: `Ball` itself has no p = 0. Its region
+answers what any region does, so attacks that only ask for projections, steps and extreme points
+(FGSM, iterative FGSM, PGD) take it as it is.
 """
 
 import math
@@ -93,7 +94,8 @@ class SparseBall(Ball):
     """At most `eps` entries of the input changed, within the input range.
 
     Attributes:
-        eps: how many entries; a number, or one per sample, shape (batch,); inf for any.
+        eps: how many entries, rounded down; a number, or one per sample, shape (batch,); inf for
+            any.
         p: 0.
         lower, upper: as for `Ball`.
 
@@ -116,5 +118,5 @@ class SparseBall(Ball):
         """The set at each of the given inputs; see `Ball.around`."""
         # The L-inf ball of any radius above 0 checks the same; its box with eps = inf is the range.
         whole = Ball(math.inf, math.inf, self.lower, self.upper).around(centre)
-        counts = Ball(self.eps, math.inf, self.lower, self.upper).around(centre).eps
+        counts = Ball(self.eps, math.inf, self.lower, self.upper).around(centre).eps.floor()
         return SparseRegion(centre, counts, 0.0, whole.low, whole.high)

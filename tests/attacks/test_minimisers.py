@@ -20,11 +20,11 @@ FEWER: dict[str, dict[str, int]] = {
     "hopskipjump": {"steps": 5},
     "spsa": {"steps": 12, "pairs": 16},
     "cw": {"rounds": 4, "steps": 20},
-    "ead": {"rounds": 4, "steps": 20},
+    "ead": {"rounds": 3, "steps": 15},
     "targeted_l1": {"rounds": 4, "steps": 12},
     "sigma_zero": {"steps": 60},
     "ddn": {"steps": 40},
-    "fmn": {"steps": 40},
+    "fmn": {"steps": 25},
     "pdpgd": {"steps": 40},
 }
 CASES = [(name, p) for name, entry in MINIMISERS.items() for p in entry.norms]

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from attacks import AttackInputError, Ball, minimal_radius
 from attacks.deepfool import DeepFool
+from attacks.hyperplane import least_move
 from attacks.minimal import Minimiser
-from attacks.portfolio import MEMBERS, portfolio_radius
+from attacks.nearest import Nearest
+from attacks.portfolio import MEMBERS, portfolio_radius, relinearise
 from attacks.sparse import SparseBall
 from tests.attacks.digits import digits
 from tests.attacks.test_bisection import LABELS, X, grid_radius, net
-from tests.attacks.test_linear import INPUTS, WEIGHTS, exact_radius, linear
+from tests.attacks.test_linear import INPUTS, WEIGHTS, binary, exact_radius, linear
 
 PS = [math.inf, 2.0, 1.0]
 
@@ -117,3 +119,23 @@ def test_members_targets_and_eps_are_the_caller_s() -> None:
     assert set(wrong.attack) == {"clean"}
     with pytest.raises(AttackInputError, match="steps = -1"):
         portfolio_radius(net, X, LABELS, ball, steps=-1)
+
+
+@pytest.mark.parametrize("p", [*PS, 0.0])
+def test_one_linear_piece_is_solved_exactly_from_any_point_of_it(p: float) -> None:
+    """Against the least move within the range, begun at the far side of the range."""
+    x = INPUTS.clamp(-0.9, 0.9)
+    z = binary(x)
+    labels = z.argmax(dim=1)
+    slope = (WEIGHTS[1] - WEIGHTS[0]) * (1 - 2 * labels[:, None])
+    ball = SparseBall(lower=-1.0, upper=1.0) if p == 0 else Ball(math.inf, p, -1.0, 1.0)
+    oracle = Nearest(binary, x, labels, ball)
+    rows = torch.arange(len(x))
+    corner = torch.where(slope > 0, 1.0, -1.0).double()
+    possible = oracle.ask(rows, corner) < 0
+    assert int(possible.sum()) >= 6
+    relinearise(oracle, rows[possible])
+    move = least_move(slope, (z[:, 0] - z[:, 1]).abs(), -1 - x, 1 - x, p)
+    exact = torch.linalg.vector_norm(move, ord=p, dim=1)[possible]
+    assert bool((oracle.radius[possible] <= exact * (1 + 1e-5)).all())
+    assert bool((oracle.radius[possible] >= exact * (1 - 1e-9)).all())

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from attacks import AttackInputError
+from attacks import PGD, AttackInputError
 from attacks.sparse import SparseBall
 
 
@@ -43,7 +43,7 @@ def test_a_point_of_the_set_is_its_own_projection() -> None:
 
 def test_counts_may_differ_per_sample_and_samples_lie_inside() -> None:
     """None, some, more than there are."""
-    eps = torch.tensor([0.0, 2.0, math.inf])
+    eps = torch.tensor([0.0, 2.9, math.inf])
     region = SparseBall(eps, lower=0.0, upper=1.0).around(torch.full((3, 4), 0.5))
     assert region.reach().tolist() == [0.0, 2.0, 4.0]
     points = region.sample(torch.arange(3))
@@ -59,3 +59,17 @@ def test_other_norms_and_negative_counts_are_refused(wrong: dict[str, float]) ->
     """The message points to Ball."""
     with pytest.raises(AttackInputError, match="SparseBall counts entries"):
         SparseBall(**wrong)
+
+
+def test_projected_gradient_descent_walks_in_it_too() -> None:
+    """PGD finds what one entry decides, and changes no more than that entry."""
+    x = torch.full((2, 5), 0.5, dtype=torch.float64)
+
+    def model(points: torch.Tensor) -> torch.Tensor:
+        return torch.stack((-points[:, 3] + 0.9, points[:, 3] - 0.9), dim=1)
+
+    labels = torch.zeros(2, dtype=torch.long)
+    found = PGD()(model, x, labels, SparseBall(1.0, lower=0.0, upper=1.0))
+    assert bool(found.found.all())
+    assert found.distance.tolist() == [1.0, 1.0]
+    assert not bool(PGD()(model, x, labels, SparseBall(1.0, lower=0.0, upper=0.8)).found.any())
