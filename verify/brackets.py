@@ -91,13 +91,16 @@ class Lower:
     def grid(self, rows: Tensor, count: int) -> Tensor:
         """Radii between radius and ceiling, ascending; shape (len(rows), count).
 
-        From 0 they fall geometrically from the ceiling; later they are evenly spaced.
+        From 0 they fall geometrically, first from the ceiling itself; later they are evenly spaced.
+        The first ceiling is the attacked radius: a method that proved it would give itself away.
         """
         low, high = self.radius[rows][:, None], self.ceiling[rows][:, None]
         steps = torch.arange(1, count + 1, dtype=torch.float64) / (count + 1)
         even = low + (high - low) * steps
         base = 0.5 if count > 3 else 0.25
-        falling = high * base ** (count + 1 - torch.arange(1, count + 1, dtype=torch.float64))
+        untried = torch.isnan(self.shortfall[rows]) & (count > 1)
+        powers = count + 1 - torch.arange(1, count + 1, dtype=torch.float64)
+        falling = high * base ** (powers - untried[:, None].to(torch.float64))
         return torch.where(low > 0, even, falling)
 
     def pair(self, rows: Tensor) -> Tensor:
