@@ -209,7 +209,7 @@ def test_nothing_certified_says_why() -> None:
 
 
 def test_a_bounder_that_lies_stops_loudly() -> None:
-    """The first radius asked is the attacked one: who proves it is wrong, and no bracket returns."""
+    """The first radius asked is the attacked one: whoever proves it is wrong."""
     lie = Strategy((Stage("lie", Fixed((1.0,))),))
     with pytest.raises(InternalError, match="bug"):
         bracketed(difference(), one(), lie, ATTACK)
