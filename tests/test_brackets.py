@@ -223,7 +223,12 @@ def test_a_larger_tolerance_ends_sooner() -> None:
         stage = recipe("crown").stages[0]
         count = [0]
 
-        def counting(problem: object, budget: Budget, count: list[int] = count) -> object:
+        def counting(
+            problem: object,
+            budget: Budget,
+            count: list[int] = count,
+            stage: Stage = stage,
+        ) -> object:
             count[0] += 1
             return stage.bounder(problem, budget)  # type: ignore[arg-type]
 
