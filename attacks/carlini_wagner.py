@@ -15,27 +15,26 @@ from attacks.weights import WeightSearch
 
 @dataclass(frozen=True, slots=True)
 class CarliniWagner:
-    """min_d  |d|_2^2 + c * max(margin(x + d) + confidence, 0),  c searched per sample.
+    """min_d  |d|_2^2 + c * max(margin(x + d), 0),  c searched per sample.
 
     Attributes:
         rounds: values of c per sample: growing until something is found, then by bisection.
         steps: Adam's steps per round.
         step_size: Adam's, as a fraction of the largest entry of the linearised move; it falls to a
             tenth of that.
-        confidence: how far below 0 the margin is pushed, in logits.
         halvings: of the segment from the input to the point found, at the end; each is a query.
 
     Source:
         Carlini, Wagner 2017, arXiv:1608.04644. Departs from it by projection onto the range after
         each step (one of the paper's three ways) in place of a hyperbolic tangent, whose slope is
         0 at entries that lie at an end of their range, as most pixels of a drawing do; and by the
-        first c, which would be right if the model were linear.
+        first c, which would be right if the model were linear. There is no confidence: what is kept
+        is the nearest misclassified point.
     """
 
     rounds: int = 6
     steps: int = 50
     step_size: float = 0.1
-    confidence: float = 0.0
     halvings: int = 8
 
     def __post_init__(self) -> None:
@@ -46,11 +45,8 @@ class CarliniWagner:
                 f"rounds = {self.rounds}, steps = {self.steps}, halvings = {self.halvings}; "
                 "expected at least 1, 1 and 0"
             )
-        elif not (self.step_size > 0 and self.confidence >= 0):
-            complaint = (
-                f"step_size = {self.step_size}, confidence = {self.confidence}; expected a "
-                "positive step and at least 0"
-            )
+        elif not self.step_size > 0:
+            complaint = f"step_size = {self.step_size}; expected a positive fraction"
         refuse_setting("CarliniWagner", complaint)
 
     def __call__(
@@ -90,10 +86,10 @@ class CarliniWagner:
         found = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         for step in range(self.steps):
             seen = oracle.view(rows, at)
-            found |= seen.goal < -self.confidence
-            penalty = torch.where(seen.goal + self.confidence > 0, weight, 0.0)
+            found |= seen.goal < 0
+            penalty = torch.where(seen.goal >= 0, weight, 0.0)
             delta = oracle.moved(rows, at)
             direction = adam.direction(2 * delta + penalty[:, None] * seen.slope)
             size = stride * cosine(step, self.steps, 1.0, 0.1)
             at = oracle.place(rows, delta - size[:, None] * direction)
-        return found | (oracle.ask(rows, at) < -self.confidence)
+        return found | (oracle.ask(rows, at) < 0)

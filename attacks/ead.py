@@ -15,7 +15,7 @@ from attacks.weights import WeightSearch
 
 @dataclass(frozen=True, slots=True)
 class EAD:
-    """min_d  |d|_2^2 + beta * |d|_1 + c * max(margin(x + d) + confidence, 0),  c per sample.
+    """min_d  |d|_2^2 + beta * |d|_1 + c * max(margin(x + d), 0),  c per sample.
 
     Attributes:
         rounds: values of c per sample: growing until something is found, then by bisection.
@@ -23,7 +23,6 @@ class EAD:
         step_size: the first; 0.5 would minimise |d|_2^2 at once. They fall with the square root
             of the steps that are left.
         sparsity: beta relative to the largest entry of the linearised L1 move.
-        confidence: how far below 0 the margin is pushed, in logits.
         halvings: of the segment from the input to the point found, at the end; each is a query.
 
     Source:
@@ -36,7 +35,6 @@ class EAD:
     steps: int = 50
     step_size: float = 0.1
     sparsity: float = 4.0
-    confidence: float = 0.0
     halvings: int = 8
 
     def __post_init__(self) -> None:
@@ -47,10 +45,10 @@ class EAD:
                 f"rounds = {self.rounds}, steps = {self.steps}, halvings = {self.halvings}; "
                 "expected at least 1, 1 and 0"
             )
-        elif not (self.step_size > 0 and self.sparsity >= 0 and self.confidence >= 0):
+        elif not (self.step_size > 0 and self.sparsity >= 0):
             complaint = (
-                f"step_size = {self.step_size}, sparsity = {self.sparsity}, confidence = "
-                f"{self.confidence}; expected a positive step and the others at least 0"
+                f"step_size = {self.step_size}, sparsity = {self.sparsity}; expected a positive "
+                "step and at least 0"
             )
         refuse_setting("EAD", complaint)
 
@@ -92,12 +90,12 @@ class EAD:
         found = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         for step in range(self.steps):
             seen = oracle.view(rows, oracle.place(rows, ahead))
-            penalty = torch.where(seen.goal + self.confidence > 0, weight, 0.0)
+            penalty = torch.where(seen.goal >= 0, weight, 0.0)
             slope = 2 * ahead + penalty[:, None] * seen.slope
             size = self.step_size * (1 - step / self.steps) ** 0.5
             delta = shrink(ahead - size * slope, size * beta, low, high)
             ahead = delta + step / (step + 3) * (delta - before)
             ahead = torch.minimum(torch.maximum(ahead, low), high)
             before = delta
-            found |= oracle.ask(rows, oracle.place(rows, delta)) < -self.confidence
+            found |= oracle.ask(rows, oracle.place(rows, delta)) < 0
         return found
