@@ -169,8 +169,18 @@ class Pair:
         dtype = self.search.graph.dtype
         rows = LinearForm(form.coeff.to(dtype), form.const.to(dtype))
         every = torch.arange(rows.const.shape[1]).expand(rows.const.shape)
-        found = self.climb(SPEC, Rows(every, torch.ones_like(rows.const)), start, rows, enough)
-        return found.value if self.search is self.proof else self.prove(start, form, found)
+        whole = Rows(every, torch.ones_like(rows.const))
+        found = self.climb(SPEC, whole, start, rows, enough)
+        if self.search is self.proof:
+            return found.value
+        margin = self.prove(start, form, found)
+        short = (margin <= (enough or 0.0)) & (found.value > (enough or 0.0))
+        if enough is not None and bool(short.any()):
+            # The search stopped where it was content, but rounding took more than that: aim higher.
+            taken = float((found.value.to(margin.dtype) - margin)[short].max())
+            found = self.climb(SPEC, whole, start, rows, enough + 2 * taken)
+            margin = torch.maximum(margin, self.prove(start, form, found))
+        return margin
 
     def prove(self, start: str, form: LinearForm, found: Optimised) -> Tensor:
         """Evaluate the found slopes once in the rigorous pass."""
