@@ -11,6 +11,7 @@ interface, `attacks.registry` for the list.
 """
 
 from attacks.apgd import APGD
+from attacks.autoattack import AutoAttack, EnsembleResult
 from attacks.ball import Ball
 from attacks.bisection import Judge, minimal_radius
 from attacks.boundary import Boundary
@@ -61,10 +62,12 @@ __all__ = [
     "AttackError",
     "AttackInputError",
     "AttackResult",
+    "AutoAttack",
     "Ball",
     "Boundary",
     "CarliniWagner",
     "DeepFool",
+    "EnsembleResult",
     "HopSkipJump",
     "Judge",
     "Minimiser",

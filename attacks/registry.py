@@ -6,6 +6,7 @@ from functools import partial
 from types import MappingProxyType
 
 from attacks.apgd import APGD
+from attacks.autoattack import AutoAttack
 from attacks.errors import AttackInputError
 from attacks.fab import FAB
 from attacks.fgsm import FGSM
@@ -60,6 +61,17 @@ ATTACKS: Mapping[str, Entry] = MappingProxyType(
             ),
             Entry("fab-t", "the same for each of the nine likeliest classes", FAB),
             Entry("square", "random search in windows, by scores alone (Square attack)", Square),
+            Entry("autoattack", "APGD-CE, APGD-T, FAB-T, Square, each on what is left", AutoAttack),
+            Entry(
+                "autoattack-plus",
+                "the same with APGD-DLR and FAB, and five restarts",
+                partial(AutoAttack, version="plus"),
+            ),
+            Entry(
+                "autoattack-rand",
+                "APGD-CE and APGD-DLR on mean answers, for random models",
+                partial(AutoAttack, version="rand"),
+            ),
         )
     }
 )

@@ -143,7 +143,7 @@ def test_square_comes_near_pgd_without_any_gradient() -> None:
     """On a digits net, L-inf, nine in ten of what PGD finds."""
     case, ball = digits(), Ball(0.06, lower=0.0, upper=1.0)
     pgd = PGD()(case.net, case.x, case.labels, ball)
-    square = Square(500)(case.net, case.x, case.labels, ball)
+    square = Square(300)(case.net, case.x, case.labels, ball)
     assert int(square.found.sum()) >= 0.9 * int(pgd.found.sum()) > 20
 
 
