@@ -168,9 +168,9 @@ def test_a_batch_is_one_by_one(name: str, family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", ["ibp", "alpha-crown", "zonotope"])
+@pytest.mark.parametrize("name", ["ibp", "zonotope"])
 def test_a_batch_is_exactly_one_by_one_without_rounding(name: str, family: str) -> None:
-    """Where no rounding is charged, and rows are optimised, the eight bounds are the same."""
+    """Where no rounding is charged and no rows are chosen, the eight bounds are the same."""
     asked = problem(FAMILIES[family](3), math.inf, 3, batch=8)
     together = PLAIN[name](asked, Budget())
     for i in range(8):
