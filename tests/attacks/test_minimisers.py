@@ -16,16 +16,16 @@ from tests.attacks.test_contract import batch, smooth_net
 
 # Those that spend thousands of queries by default do with fewer here.
 FEWER: dict[str, dict[str, int]] = {
-    "boundary": {"steps": 60},
+    "boundary": {"steps": 40},
     "hopskipjump": {"steps": 5},
-    "spsa": {"steps": 12, "pairs": 16},
+    "spsa": {"steps": 8, "pairs": 16},
     "cw": {"rounds": 4, "steps": 20},
     "ead": {"rounds": 3, "steps": 15},
     "targeted_l1": {"rounds": 4, "steps": 12},
     "sigma_zero": {"steps": 60},
-    "ddn": {"steps": 40},
-    "fmn": {"steps": 25},
-    "pdpgd": {"steps": 40},
+    "ddn": {"steps": 30},
+    "fmn": {"steps": 15},
+    "pdpgd": {"steps": 30},
 }
 CASES = [(name, p) for name, entry in MINIMISERS.items() for p in entry.norms]
 EVERY = pytest.mark.parametrize(("name", "p"), CASES, ids=[f"{name}-{p:g}" for name, p in CASES])

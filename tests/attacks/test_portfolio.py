@@ -44,7 +44,7 @@ def test_it_is_exact_on_linear_models(p: float) -> None:
 def test_it_is_no_worse_than_any_member_and_says_who_won(p: float) -> None:
     """Nor than the bisection by PGD alone, by more than the tolerance of both."""
     case = digits()
-    x, labels = case.x[:12], case.labels[:12]
+    x, labels = case.x[:6], case.labels[:6]
     ball = SparseBall(lower=0.0, upper=1.0) if p == 0 else Ball(math.inf, p, 0.0, 1.0)
     result = portfolio_radius(case.net, x, labels, ball)
     assert bool(result.found.all())
@@ -95,7 +95,7 @@ def test_radii_do_not_depend_on_batch_order_or_size() -> None:
     """Each sample's search is its own."""
     ball = Ball(math.inf, 1.0, 0.0, 1.0)
     whole = portfolio_radius(net, X, LABELS, ball)
-    for i in (0, 4, 9):
+    for i in (0, 9):
         alone = portfolio_radius(net, X[i : i + 1], LABELS[i : i + 1], ball)
         assert alone.radius[0] == whole.radius[i]
         assert alone.forward[0] == whole.forward[i]
