@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from verify.graph.ir import Graph
 from verify.ops.registry import lookup, noise_of
 from verify.ops.windowed import dense
 from verify.readers.builder import GraphBuilder
-from verify.traverse import evaluate, interval_step, propagate, pull_back, run
+from verify.traverse import evaluate, interval_step, merged, propagate, pull_back, run
 from verify.values.bounds import Bounds
 from verify.values.linear_form import LinearForm
 from verify.values.region import Region, ball
@@ -256,3 +257,29 @@ def test_running_a_graph_follows_the_dtype_of_its_weights() -> None:
     small = run(graph.to(torch.float32), x)
     assert small.dtype == torch.float32
     torch.testing.assert_close(small.double(), run(graph, x), rtol=1e-4, atol=1e-4)
+
+
+def test_the_sum_of_two_forms_pays_for_its_rounding() -> None:
+    """In rational arithmetic: A1·x + A2·x is at least the merged form less its error."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        scale = 10 ** (8 * torch.rand(2, 4, generator=generator, dtype=torch.float64) - 4)
+        parts = [
+            LinearForm(
+                (torch.randn(4, generator=generator, dtype=torch.float64) * s).view(1, 1, 4),
+                torch.randn(1, 1, generator=generator, dtype=torch.float64) * s[0],
+                torch.zeros(1, 1, dtype=torch.float64),
+            )
+            for s in scale
+        ]
+        x = torch.randn(1, 4, generator=generator, dtype=torch.float64)
+        found = merged(parts[0], parts[1], (4,), x.abs())
+        assert found.error is not None
+
+        def exact(form: LinearForm, x: Tensor = x) -> Fraction:
+            pairs = zip(form.coeff.flatten().tolist(), x.flatten().tolist(), strict=True)
+            return Fraction(float(form.const)) + sum(Fraction(a) * Fraction(v) for a, v in pairs)
+
+        gap = abs(exact(parts[0]) + exact(parts[1]) - exact(found))
+        assert gap <= Fraction(float(found.error))
+        assert float(found.error) <= 1e-12 * float(scale.max()) * 10
