@@ -52,12 +52,15 @@ def describe(error: Exception) -> Failure:
 
 
 def is_users(error: Exception) -> bool:
-    """Whether the user can mend it: an input error of verify, or any error of attacks."""
+    """Whether the user can mend it: an input error of verify, or any of attacks or uncertainty."""
     if isinstance(error, InputError):
         return True
     # Looked up rather than imported: importing attacks imports torch, which --help must not.
     attacks = sys.modules.get("attacks.errors")
-    return attacks is not None and isinstance(error, attacks.AttackError)
+    uncertainty = sys.modules.get("uncertainty.errors")
+    return (attacks is not None and isinstance(error, attacks.AttackError)) or (
+        uncertainty is not None and isinstance(error, uncertainty.UncertaintyError)
+    )
 
 
 def one_line(text: str) -> str:
