@@ -17,12 +17,12 @@ from tests.nets import conv_net, dense_net
 from tests.readers.onnx_models import chain, random, saved
 from tests.search.test_strategy import GraphJudge
 from verify.api import batch_size, certify, granted, largest_radius, radius
-from verify.cli.falsifiers import AttackFalsifier
+from verify.cli.falsifiers import AttackFalsifier, Bisection
 from verify.errors import DataError, MismatchError, SettingError
 from verify.network import Network
 from verify.values.result import StopReason, Verdict
 
-ATTACK = AttackFalsifier(PGD(steps=10, restarts=1), PGD(steps=10, restarts=1))
+ATTACK = AttackFalsifier(PGD(steps=10, restarts=1), Bisection(PGD(steps=10, restarts=1), "pgd"))
 
 
 def small_file(folder: Path, *, tail: bool = False) -> Path:

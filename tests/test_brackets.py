@@ -14,7 +14,7 @@ from tests.bounders.test_exact import NoOracle, exact_minimum
 from tests.nets import dense_net
 from tests.search.test_strategy import Fixed, GraphJudge, Late, Stub, difference
 from verify.brackets import Upper, bracket
-from verify.cli.falsifiers import AttackFalsifier
+from verify.cli.falsifiers import AttackFalsifier, Bisection
 from verify.errors import InternalError
 from verify.graph.ir import Graph
 from verify.protocols import Falsifier
@@ -25,7 +25,7 @@ from verify.values.budget import Budget
 from verify.values.question import Question, question
 from verify.values.result import Bracket, StopReason, Verdict
 
-ATTACK = AttackFalsifier(PGD(steps=15, restarts=2), PGD(steps=15, restarts=1))
+ATTACK = AttackFalsifier(PGD(steps=15, restarts=2), Bisection(PGD(steps=15, restarts=1), "pgd"))
 
 
 def bracketed(

@@ -50,7 +50,7 @@ def attack(
 
     show = presenter(output)
     if falsifier_of(attacks, None) is None:
-        raise SettingError("--attack none leaves nothing to do; choose pgd, fgsm or ifgsm")
+        raise SettingError("--attack none leaves nothing to do; choose another, as pgd")
     if save is not None:
         writable(save)
     session = open_session(model, data, parsing.radius(eps))

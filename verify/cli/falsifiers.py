@@ -2,20 +2,107 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from attacks import FGSM, IFGSM, PGD, Attack, Ball, minimal_radius
-from verify.cli.options import ATTACK_NAMES, AttackOptions
+from attacks import (
+    ATTACKS,
+    MINIMISERS,
+    PGD,
+    Attack,
+    Ball,
+    Minimiser,
+    minimal_radius,
+    portfolio_radius,
+)
+from attacks import Judge as Confirm
+from attacks.portfolio import MEMBERS
+from verify.cli.options import AttackOptions
 from verify.errors import SettingError
 from verify.protocols import Judge, Model, Proposal
 from verify.values.question import Question
 
+# Names that are no single attack.
+AUTO, PORTFOLIO, NONE = "auto", "portfolio", "none"
+
+
+class Searcher(Protocol):
+    """A way of looking for the nearest misclassified point of each input."""
+
+    def __call__(self, model: Model, asked: Question, judge: Confirm | None = None) -> Proposal:
+        """Candidates at most eps away, as near as possible.
+
+        Args:
+            model: see `verify.protocols.Model`.
+            asked: the inputs, their labels, and how far to look.
+            judge: decides which candidates count; None leaves it to the model's own arithmetic.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Portfolio:
+    """The least of what several minimal-norm attacks find; see `attacks.portfolio_radius`.
+
+    Attributes:
+        seed: of its members' random starts.
+    """
+
+    seed: int = 0
+
+    def __call__(self, model: Model, asked: Question, judge: Confirm | None = None) -> Proposal:
+        """The nearest misclassified points that any member finds."""
+        ball = ball_of(asked)
+        members = {
+            name: seeded(member, self.seed) for name, member in MEMBERS[float(ball.p)].items()
+        }
+        found = portfolio_radius(model, asked.x, asked.labels, ball, members=members, judge=judge)
+        return Proposal(found.candidate, found.attack)
+
+
+@dataclass(frozen=True, slots=True)
+class Bisection:
+    """An attack at one radius after another; see `attacks.minimal_radius`.
+
+    Attributes:
+        attack: run in each round.
+        name: of the attack.
+    """
+
+    attack: Attack
+    name: str
+
+    def __call__(self, model: Model, asked: Question, judge: Confirm | None = None) -> Proposal:
+        """The nearest misclassified points that the rounds find."""
+        ball = ball_of(asked)
+        found = minimal_radius(model, asked.x, asked.labels, ball, attack=self.attack, judge=judge)
+        return Proposal(found.candidate, named(self.name, found.found))
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """One minimal-norm attack.
+
+    Attributes:
+        minimiser: the attack.
+        name: of the attack.
+    """
+
+    minimiser: Minimiser
+    name: str
+
+    def __call__(self, model: Model, asked: Question, judge: Confirm | None = None) -> Proposal:
+        """The nearest misclassified points that it finds; whoever asked pushes what is refused."""
+        found = self.minimiser(model, asked.x, asked.labels, ball_of(asked))
+        return Proposal(found.candidate, named(self.name, found.found))
+
 
 @dataclass(frozen=True, slots=True)
 class AttackFalsifier:
-    """An attack that proposes candidates, for one radius or for the nearest.
+    """Attacks that propose candidates: one for a given radius, one for the nearest.
 
     Random starts are keyed by each input's own values, so that a result does not depend on the
     batch that the input came in.
@@ -24,20 +111,20 @@ class AttackFalsifier:
         verify.radius("model.onnx", x, labels, falsifier=AttackFalsifier())
 
     Attributes:
-        attack: run at the radius asked for.
-        searcher: run in each round of the search for the nearest.
-        name: of the attack.
+        attack: run at the radius asked for; any attack of `attacks`, of either kind.
+        searcher: looks for the nearest.
         judge: confirms candidates while the nearest is searched, so that the search does not close
             in on a point that only our own arithmetic finds misclassified.
     """
 
-    attack: Attack = PGD()
-    searcher: Attack = PGD(restarts=1)
-    name: str = "pgd"
+    attack: Attack | Nearest | Portfolio = PGD()
+    searcher: Searcher = Portfolio()
     judge: Judge | None = None
 
     def propose(self, model: Model, asked: Question) -> Proposal:
         """A candidate inside each neighbourhood."""
+        if isinstance(self.attack, Nearest | Portfolio):
+            return self.attack(model, asked)
         found = self.attack(model, asked.x, asked.labels, ball_of(asked))
         return Proposal(found.candidate, found.attack)
 
@@ -49,21 +136,29 @@ class AttackFalsifier:
             assert judge is not None
             return judge.misclassified(points, asked.labels[rows])
 
-        found = minimal_radius(
-            model,
-            asked.x,
-            asked.labels,
-            ball_of(asked),
-            attack=self.searcher,
-            judge=None if judge is None else confirmed,
-        )
-        names = ["" if not ok else self.name for ok in found.found.tolist()]
-        return Proposal(found.candidate, tuple(names))
+        return self.searcher(model, asked, None if judge is None else confirmed)
+
+
+def named(name: str, found: Tensor) -> tuple[str, ...]:
+    """The attack's name where it found something, else ""."""
+    return tuple(name if ok else "" for ok in found.tolist())
 
 
 def ball_of(asked: Question) -> Ball:
     """The neighbourhoods of a question as the attacks know them."""
     return Ball(asked.eps, asked.p, asked.lower, asked.upper)
+
+
+def seeded(minimiser: Minimiser, seed: int) -> Minimiser:
+    """The same with this seed, where it draws any random numbers."""
+    settings: Any = minimiser
+    return dataclasses.replace(settings, seed=seed) if "seed" in fields(minimiser) else minimiser
+
+
+def fields(attack: Attack | Minimiser) -> set[str]:
+    """The names of its settings."""
+    settings: Any = attack  # the protocols do not say that every attack is a dataclass
+    return {field.name for field in dataclasses.fields(settings)}
 
 
 def falsifier_of(options: AttackOptions, judge: Judge | None) -> AttackFalsifier | None:
@@ -73,21 +168,49 @@ def falsifier_of(options: AttackOptions, judge: Judge | None) -> AttackFalsifier
         SettingError: if there is no such attack, or it has no such setting.
         AttackInputError: if a setting is out of its range.
     """
-    name = options.attack.lower()
-    steps, restarts = options.attack_steps, options.restarts
-    if name == "pgd":
-        attack = PGD(seed=options.seed)
-        attack = attack if steps is None else replace(attack, steps=steps)
-        attack = attack if restarts is None else replace(attack, restarts=restarts)
-        # The rounds of the search are restarts themselves, each from the last find.
-        searcher = attack if restarts is not None else replace(attack, restarts=1)
-        return AttackFalsifier(attack, searcher, name, judge)
-    if name not in ("ifgsm", "fgsm", "none"):
-        raise SettingError(f"there is no attack {options.attack!r}; choose {ATTACK_NAMES}")
-    for option, value in {"--restarts": restarts, "--attack-steps": steps}.items():
-        if value is not None and (name, option) != ("ifgsm", "--attack-steps"):
-            raise SettingError(f"attack {name!r} takes no {option}; leave it out, or choose pgd")
-    if name == "none":
+    name = options.attack.lower().replace("_", "-")
+    if name == NONE:
+        refuse_settings(name, options, set())
         return None
-    single: Attack = FGSM() if name == "fgsm" else IFGSM() if steps is None else IFGSM(steps=steps)
-    return AttackFalsifier(single, single, name, judge)
+    if name == PORTFOLIO:
+        refuse_settings(name, options, set())
+        search = Portfolio(options.seed)
+        return AttackFalsifier(search, search, judge)
+    if name == AUTO:
+        attack = configured(PGD(), "pgd", options)
+        return AttackFalsifier(attack, Portfolio(options.seed), judge)
+    if name in ATTACKS:
+        attack = configured(ATTACKS[name].make(), name, options)
+        # The rounds of the search are restarts themselves, each from the last find.
+        single: Any = attack
+        if options.restarts is None and "restarts" in fields(attack):
+            single = dataclasses.replace(single, restarts=1)
+        return AttackFalsifier(attack, Bisection(single, name), judge)
+    minimisers = {entry.replace("_", "-"): entry for entry in MINIMISERS}
+    if name in minimisers:
+        made = MINIMISERS[minimisers[name]].make()
+        nearest = Nearest(configured(made, name, options), name)
+        return AttackFalsifier(nearest, nearest, judge)
+    raise SettingError(
+        f"there is no attack {options.attack!r}; choose {AUTO}, {PORTFOLIO}, {NONE}, "
+        f"{', '.join((*ATTACKS, *minimisers))}"
+    )
+
+
+def configured(attack: Any, name: str, options: AttackOptions) -> Any:
+    """The attack with the options' settings, refused where it has no such setting."""
+    known = fields(attack)
+    refuse_settings(name, options, known)
+    wanted = {"steps": options.attack_steps, "restarts": options.restarts, "seed": options.seed}
+    given = {key: value for key, value in wanted.items() if value is not None and key in known}
+    return dataclasses.replace(attack, **given)
+
+
+def refuse_settings(name: str, options: AttackOptions, known: set[str]) -> None:
+    """Refuse what the attack would ignore; a seed does no harm."""
+    for option, field, value in (
+        ("--attack-steps", "steps", options.attack_steps),
+        ("--restarts", "restarts", options.restarts),
+    ):
+        if value is not None and field not in known:
+            raise SettingError(f"attack {name!r} takes no {option}; leave it out, or choose pgd")

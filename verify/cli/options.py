@@ -8,7 +8,11 @@ import typer
 
 MODEL_HELP = "ONNX file (.onnx or .onnx.gz)."
 METHOD_NAMES = "auto, ibp, zonotope, crown-ibp, crown or alpha-crown"
-ATTACK_NAMES = "pgd, fgsm, ifgsm or none"
+ATTACK_NAMES = (
+    "auto, portfolio, none, fgsm, ifgsm, mifgsm, nifgsm, pgd, apgd-ce, apgd-dlr, apgd-t, gama, "
+    "fab, fab-t, square, autoattack, autoattack-plus, autoattack-rand, deepfool, cw, ead, ddn, "
+    "fmn, pdpgd, sigma-zero, targeted-l1, spsa, hopskipjump or boundary"
+)
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 Radius = Annotated[
@@ -156,12 +160,17 @@ class AttackOptions:
     """How hard to try to refute."""
 
     attack: Annotated[
-        str, typer.Option(metavar="NAME", help=f"{ATTACK_NAMES}.", rich_help_panel=ATTACK)
-    ] = "pgd"
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"{ATTACK_NAMES}. auto: pgd at one radius, the portfolio for the nearest.",
+            rich_help_panel=ATTACK,
+        ),
+    ] = "auto"
     attack_steps: Annotated[
         int | None,
         typer.Option(
-            help="Gradient steps of pgd or ifgsm. Default: the attack's own.",
+            help="Gradient steps of the attack. Default: its own.",
             show_default=False,
             rich_help_panel=ATTACK,
         ),
@@ -169,7 +178,7 @@ class AttackOptions:
     restarts: Annotated[
         int | None,
         typer.Option(
-            help="Starting points of pgd. Default: the attack's own.",
+            help="Starting points of the attack. Default: its own.",
             show_default=False,
             rich_help_panel=ATTACK,
         ),
@@ -177,7 +186,7 @@ class AttackOptions:
     seed: Annotated[
         int,
         typer.Option(
-            help="Of pgd's random starts; each input has its own.", rich_help_panel=ATTACK
+            help="Of the attack's random numbers; each input has its own.", rich_help_panel=ATTACK
         ),
     ] = 0
 
