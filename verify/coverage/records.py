@@ -1,0 +1,133 @@
+"""Records: what a stream of activations has covered so far; sets can be joined and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from verify.coverage.criteria import MaskCriterion
+from verify.coverage.layers import Layer
+from verify.errors import SettingError
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShare:
+    """How much of one layer is covered.
+
+    Attributes:
+        layer: its name; "" for a figure about all layers together.
+        covered: what was reached, in the criterion's own count.
+        total: what there is to reach; None where there is no end to it.
+    """
+
+    layer: str
+    covered: float
+    total: int | None
+
+    @property
+    def share(self) -> float | None:
+        """Between 0 and 1; None without a total, or with nothing to cover."""
+        return self.covered / self.total if self.total else None
+
+
+class CoverageRecord(Protocol):
+    """What one criterion knows of the inputs seen so far; mutable."""
+
+    def update(self, values: Mapping[str, Tensor]) -> None:
+        """Take in activations of shape (batch, neurons), by layer."""
+        ...
+
+    def shares(self) -> tuple[LayerShare, ...]:
+        """What is covered, layer by layer."""
+        ...
+
+
+def overall(shares: Sequence[LayerShare]) -> LayerShare:
+    """Covered and total over all layers; without a total if any layer has none."""
+    totals = [share.total for share in shares]
+    known = [total for total in totals if total is not None]
+    covered = sum(share.covered for share in shares)
+    return LayerShare("", covered, sum(known) if len(known) == len(totals) else None)
+
+
+class MaskRecord:
+    """The union of what each batch covers under a criterion that ticks off sections.
+
+    Attributes:
+        criterion: which obligations there are.
+        layers: that are watched.
+        covered: bool, (neurons, sections), by layer.
+    """
+
+    def __init__(self, criterion: MaskCriterion, layers: Sequence[Layer]) -> None:
+        """Nothing is covered yet."""
+        self.criterion, self.layers = criterion, tuple(layers)
+        self.covered = {
+            layer.name: torch.zeros(layer.neurons, criterion.sections(), dtype=torch.bool)
+            for layer in layers
+        }
+
+    def update(self, values: Mapping[str, Tensor]) -> None:
+        """Tick off what these values cover."""
+        for layer in self.layers:
+            self.covered[layer.name] |= self.criterion.hits(layer, values[layer.name])
+
+    def adds(self, values: Mapping[str, Tensor]) -> int:
+        """How many obligations these values would newly cover."""
+        return sum(
+            int((self.criterion.hits(layer, values[layer.name]) & ~self.covered[layer.name]).sum())
+            for layer in self.layers
+        )
+
+    def union(self, other: MaskRecord) -> MaskRecord:
+        """What either test set covers.
+
+        Raises:
+            SettingError: if the two are about different layers or sections.
+        """
+        return self._with(other, lambda one, two: one | two)
+
+    def difference(self, other: MaskRecord) -> MaskRecord:
+        """What this test set covers and the other does not.
+
+        Raises:
+            SettingError: as for `union`.
+        """
+        return self._with(other, lambda one, two: one & ~two)
+
+    def shares(self) -> tuple[LayerShare, ...]:
+        """Obligations covered, of those there are."""
+        found = []
+        for layer in self.layers:
+            meant = self.criterion.meant(layer)
+            covered = int((self.covered[layer.name] & meant).sum())
+            found.append(LayerShare(layer.name, covered, int(meant.sum())))
+        return tuple(found)
+
+    def _with(self, other: MaskRecord, rule: MaskRule) -> MaskRecord:
+        joined = MaskRecord(self.criterion, self.layers)
+        for name, mask in self.covered.items():
+            theirs = other.covered.get(name)
+            if (
+                theirs is None
+                or theirs.shape != mask.shape
+                or len(other.covered) != len(self.covered)
+            ):
+                raise SettingError(
+                    "two coverage records are about different layers or sections; measure both "
+                    "with the same layers and the same criterion"
+                )
+            joined.covered[name] = rule(mask, theirs)
+        return joined
+
+
+class MaskRule(Protocol):
+    """How two masks become one."""
+
+    def __call__(self, one: Tensor, two: Tensor, /) -> Tensor:
+        """Of the same shape."""
+        ...
