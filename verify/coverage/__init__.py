@@ -1,8 +1,9 @@
 """Neuron coverage: what of a network a test set exercises, and what no input ever can.
 
-    from verify.coverage import NeuronCoverage, measure, layers_of
-    found = measure(graph, x, layers_of(graph), {"nc": NeuronCoverage(0.25)})
-    found["nc"].share
+    from verify.coverage import MaskRecord, NeuronCoverage, layers_of, measure
+    layers = layers_of(graph)
+    found = measure(graph, x, layers, {"nc": MaskRecord(NeuronCoverage(0.25), layers)})
+    found["nc"].total.share
 
 Coverage counts what was exercised. It says nothing of whether the answers were right, nor of how
 robust they are; docs/guarantees.md says what was measured of that.
@@ -18,20 +19,27 @@ from verify.coverage.criteria import (
 )
 from verify.coverage.layers import Layer, activations, layers_of
 from verify.coverage.measuring import Measured, measure
+from verify.coverage.pairs import PairRecord
+from verify.coverage.patterns import TopPatternRecord
 from verify.coverage.profile import Profile, profile_of
-from verify.coverage.records import LayerShare
+from verify.coverage.records import LayerShare, MaskRecord
+from verify.coverage.spread import SpreadRecord
 
 __all__ = [
     "BoundaryCoverage",
     "Layer",
     "LayerShare",
     "MaskCriterion",
+    "MaskRecord",
     "Measured",
     "MultisectionCoverage",
     "NeuronCoverage",
+    "PairRecord",
     "Profile",
+    "SpreadRecord",
     "StrongActivationCoverage",
     "TopNeuronCoverage",
+    "TopPatternRecord",
     "activations",
     "layers_of",
     "measure",

@@ -84,7 +84,8 @@ def layers_of(
     for name in names:
         if name not in known:
             raise SettingError(
-                f"there is no layer {name!r} in this network; there are {', '.join(map(told, inner))}"
+                f"there is no layer {name!r} in this network; there are "
+                f"{', '.join(map(told, inner))}"
             )
     return tuple(Layer(name, known[name].shape, channels) for name in names)
 

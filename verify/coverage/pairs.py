@@ -117,4 +117,5 @@ def far_apart(one: np.ndarray, other: np.ndarray, ratio: float) -> np.ndarray:
     """Where two values differ by the ratio at least; bool, like them."""
     large = np.maximum(np.abs(one), np.abs(other))
     small = np.minimum(np.abs(one), np.abs(other))
-    return (one != other) & (large >= ratio * small)
+    apart: np.ndarray = (one != other) & (large >= ratio * small)
+    return apart
