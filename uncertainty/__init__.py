@@ -9,6 +9,7 @@ Arrays, tensors and lists go in, numpy float64 comes out: see `uncertainty.array
 """
 
 from uncertainty.errors import UncertaintyError, UncertaintyInputError
+from uncertainty.heads import GaussianHead, gaussian_nll
 from uncertainty.measures import (
     Decomposition,
     class_variance,
@@ -36,10 +37,14 @@ from uncertainty.mixture_entropy import (
     mixture_entropy,
     mixture_entropy_bounds,
 )
+from uncertainty.predictions import CategoricalMixture, GaussianMixture
 
 __all__ = [
+    "CategoricalMixture",
     "Decomposition",
     "EntropyEstimate",
+    "GaussianHead",
+    "GaussianMixture",
     "UncertaintyError",
     "UncertaintyInputError",
     "class_variance",
@@ -50,6 +55,7 @@ __all__ = [
     "expected_entropy",
     "gaussian_entropy",
     "gaussian_mixture_decomposition",
+    "gaussian_nll",
     "log_softmax",
     "mean_probabilities",
     "mixture_entropy",

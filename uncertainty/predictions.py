@@ -14,36 +14,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import entr, log_ndtr, log_softmax, logsumexp, ndtr, ndtri
+from scipy.special import log_ndtr, log_softmax, logsumexp, ndtr, ndtri
 from torch import Tensor
 
+from uncertainty.arrays import as_floats
 from uncertainty.errors import UncertaintyInputError
+from uncertainty.measures import entropy, expected_entropy
 from uncertainty.seeding import derived_seed
 
 Array = NDArray[np.float64]
 
 BISECTIONS = 200
 """More than enough to reach neighbouring float64 numbers; the loop stops when it does."""
-
-
-def as_float64(values: ArrayLike | Tensor, name: str) -> Array:
-    """A tensor, array or list as float64.
-
-    Raises:
-        UncertaintyInputError: if it holds something else than finite numbers.
-    """
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise UncertaintyInputError(f"{name} must hold numbers only; convert it first.") from None
-    if not np.isfinite(array).all():
-        raise UncertaintyInputError(
-            f"{name} holds NaN or infinity, first at {tuple(np.argwhere(~np.isfinite(array))[0])}. "
-            "Nothing can be said of such a prediction; find where the model produced it."
-        )
-    return array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +47,7 @@ class CategoricalMixture:
         Raises:
             UncertaintyInputError: if the shape is another, or a logit is not finite.
         """
-        array = as_float64(logits, "logits")
+        array = as_floats(logits, "logits")
         array = array[None] if array.ndim == 2 else array
         if array.ndim != 3 or array.shape[2] < 2 or not array.shape[0]:
             raise UncertaintyInputError(
@@ -103,13 +85,12 @@ class CategoricalMixture:
     @property
     def total(self) -> Array:
         """Entropy of the mean, shape (N,), in nats: 0 to log K."""
-        return np.asarray(entr(self.probs).sum(axis=1), dtype=np.float64)
+        return entropy(self.probs)
 
     @property
     def aleatoric(self) -> Array:
         """Mean of the members' entropies, shape (N,), in nats."""
-        terms = -np.exp(self.log_probs) * np.maximum(self.log_probs, -1e300)
-        return np.asarray(terms.sum(axis=2).mean(axis=0), dtype=np.float64)
+        return expected_entropy(np.exp(self.log_probs))
 
     @property
     def epistemic(self) -> Array:
@@ -140,8 +121,8 @@ class GaussianMixture:
     variances: Array
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "means", as_float64(self.means, "means"))
-        object.__setattr__(self, "variances", as_float64(self.variances, "variances"))
+        object.__setattr__(self, "means", as_floats(self.means, "means"))
+        object.__setattr__(self, "variances", as_floats(self.variances, "variances"))
         if self.means.shape != self.variances.shape or self.means.ndim < 2 or not len(self.means):
             raise UncertaintyInputError(
                 f"means have shape {self.means.shape} and variances {self.variances.shape}, "
@@ -179,7 +160,7 @@ class GaussianMixture:
         Raises:
             UncertaintyInputError: if a scale is 0.
         """
-        factor, offset = as_float64(scale, "scale"), as_float64(shift, "shift")
+        factor, offset = as_floats(scale, "scale"), as_floats(shift, "shift")
         if not (factor != 0).all():
             raise UncertaintyInputError("scale is 0: a constant target has no distribution.")
         return GaussianMixture(self.means * factor + offset, self.variances * factor**2)
@@ -253,7 +234,7 @@ class GaussianMixture:
         return (self._targets(y) - self.means) / np.sqrt(self.variances)
 
     def _targets(self, y: ArrayLike | Tensor) -> Array:
-        targets = as_float64(y, "y")
+        targets = as_floats(y, "y")
         if targets.shape not in {(), self.means.shape[1:]}:
             raise UncertaintyInputError(
                 f"y has shape {targets.shape}, expected {self.means.shape[1:]}: one target for "
