@@ -25,6 +25,8 @@ from attacks.nearest import Nearest
 from attacks.pdpgd import PDPGD
 from attacks.pgd import PGD
 from attacks.protocol import Model
+from attacks.refinement import MOST_ENTRIES
+from attacks.refinement import refine as refine_pieces
 from attacks.result import RadiusResult
 from attacks.sigma_zero import SigmaZero
 from attacks.targeted_l1 import TargetedL1
@@ -46,6 +48,20 @@ MEMBERS: Mapping[float, Mapping[str, Minimiser]] = MappingProxyType(
         },
         0.0: {"deepfool": DeepFool(), "fmn": FMN(classes=3), "sigma_zero": SigmaZero()},
     }
+)
+# The same for effort = "quick": as many as the refinement needs to begin from.
+QUICK_MEMBERS: Mapping[float, Mapping[str, Minimiser]] = MappingProxyType(
+    {
+        p: {"deepfool": DeepFool(classes=3), "fmn": FMN(steps=30, classes=3, step_size=stretch)}
+        for p, stretch in ((math.inf, 2.0), (2.0, 1.0), (1.0, 1.0), (0.0, 1.0))
+    }
+)
+# Rounds of PGD at the end.
+STEPS: Mapping[str, int] = MappingProxyType({"full": 6, "quick": 2})
+# Entries up to which the exact refinement pays its way by default, per norm: its programs take
+# milliseconds for L2, but up to a second for thousands of entries under L-inf and L1.
+REFINED: Mapping[float, int] = MappingProxyType(
+    {math.inf: 1000, 2.0: MOST_ENTRIES, 1.0: 1000, 0.0: 0}
 )
 # PGD first tries balls smaller by this share than the distance held; each success doubles it, each
 # failure divides it by four; smaller than the tolerance, it is not worth a round.
@@ -80,39 +96,61 @@ def portfolio_radius(
     *,
     members: Mapping[str, Minimiser] | None = None,
     judge: Judge | None = None,
-    steps: int = 6,
+    steps: int | None = None,
     targets: Tensor | None = None,
     start: Tensor | None = None,
     sample_keys: Tensor | None = None,
+    effort: str = "full",
+    refine: bool | None = None,
+    floor: Tensor | None = None,
 ) -> PortfolioResult:
     """The least distance to a misclassified point that any of the searches finds, per sample.
 
-    In turn: a line search along the gradient; each member, from the input; rounds of PGD in ever
-    smaller balls, from the best point so far; the segment from the input to that point. A radius
-    only ever falls, and only to a point that the model misclassifies and the judge accepts.
+    In turn: a line search along the gradient; each member, from the input; the segment from the
+    input to the best point so far; for ReLU nets the exact minimum of the linear pieces around that
+    point; rounds of PGD in ever smaller balls, and the pieces again where these found something. A
+    radius only ever falls, and only to a point that the model misclassifies and the judge accepts.
 
     Args:
         model, x, labels, ball, targets, start, sample_keys: as for `Minimiser`.
         members: minimal-norm attacks by name; by default a choice for the ball's norm.
         judge: decides in place of torch's arithmetic whether candidates count; see
             `minimal_radius`. A refused candidate is offered again a little farther out.
-        steps: rounds of PGD at the end; 0 for none.
+        steps: rounds of PGD at the end; 0 for none, None for as many as the effort has.
+        effort: "full", or "quick" with fewer and shorter members.
+        refine: whether to solve linear pieces exactly (`attacks.refinement`); None for where it
+            pays: up to 20,000 entries under L2, 1,000 under L-inf and L1, never under L0.
+        floor: shape (batch,): radii that are proven. A sample is left alone once its radius is
+            within a relative 1e-3 of its own.
 
     Raises:
-        AttackInputError: as for `Minimiser`, or if `steps` is negative.
+        AttackInputError: as for `Minimiser`, or if a setting cannot be meant.
     """
+    if effort not in STEPS:
+        raise AttackInputError(
+            f"portfolio_radius got effort = {effort!r}; expected 'full' or 'quick'. "
+            "Correct that setting."
+        )
+    steps = STEPS[effort] if steps is None else steps
     if steps < 0:
         raise AttackInputError(
             f"portfolio_radius got steps = {steps}; expected at least 0. Correct that setting."
         )
+    if members is None:
+        members = (MEMBERS if effort == "full" else QUICK_MEMBERS)[float(ball.p)]
     oracle = Nearest(model, x, labels, ball, targets=targets, sample_keys=sample_keys)
-    board = Board(oracle, judge)
+    board = Board(oracle, judge, proven=floor_of(floor, oracle))
     rows = oracle.rows()
     if not len(rows):
         return board.result()
+    if refine is None:
+        refine = oracle.region.centre[0].numel() <= REFINED[float(ball.p)]
     line_search(oracle, rows, start)
     board.take(LINE)
-    for name, member in (MEMBERS[float(ball.p)] if members is None else members).items():
+    for name, member in members.items():
+        rows = board.open(rows)
+        if not len(rows):
+            return board.result()
         found = member(
             model,
             oracle.region.centre[rows],
@@ -122,11 +160,31 @@ def portfolio_radius(
             sample_keys=oracle.keys[rows],
         )
         board.offer(name, rows, found)
-    follow_segment(oracle, rows)
-    relinearise(oracle, rows)
+    follow_segment(oracle, board.open(rows))
+    relinearise(oracle, board.open(rows))
     board.take(None)
-    tighten(board, model, rows, ball, steps)
+    if refine:
+        refine_pieces(oracle, board.open(rows))
+        board.take(None)
+    before = board.radius.clone()
+    tighten(board, model, board.open(rows), ball, steps)
+    if refine:
+        rows = board.open(rows)
+        refine_pieces(oracle, rows[board.radius[rows] < before[rows]])
+        board.take(None)
     return board.result()
+
+
+def floor_of(floor: Tensor | None, oracle: Nearest) -> Tensor:
+    """The proven radii, 0 where there are none; shape (batch,), float64."""
+    if floor is None:
+        return torch.zeros_like(oracle.radius)
+    if floor.shape != oracle.radius.shape or bool(floor.isnan().any()):
+        raise AttackInputError(
+            f"portfolio_radius got a floor of shape {tuple(floor.shape)}, or with NaN in it; "
+            f"expected {tuple(oracle.radius.shape)}, one proven radius per sample."
+        )
+    return floor.to(oracle.radius)
 
 
 @dataclass(slots=True, eq=False)
@@ -138,6 +196,7 @@ class Board:
 
     oracle: Nearest
     judge: Judge | None
+    proven: Tensor
     names: list[str] = dataclasses.field(default_factory=list)
     candidate: Tensor = dataclasses.field(init=False)
     radius: Tensor = dataclasses.field(init=False)
@@ -153,6 +212,10 @@ class Board:
             refused = wrong[~self.judge(self.candidate[wrong], wrong).to(wrong.device)]
             self.radius[refused] = math.inf
         self.names = [CLEAN if r == 0 else "" for r in self.radius.tolist()]
+
+    def open(self, rows: Tensor) -> Tensor:
+        """Those of the samples `rows` whose radius may still fall by more than the tolerance."""
+        return rows[self.radius[rows] > (1 + TOLERANCE) * self.proven[rows]]
 
     def offer(self, name: str, rows: Tensor, found: RadiusResult) -> None:
         """Take what a search found for the samples `rows`, after asking the model and the judge."""
@@ -284,6 +347,7 @@ def tighten(board: Board, model: Model, rows: Tensor, ball: Ball, steps: int) ->
     centre = oracle.region.centre
     cut = torch.full_like(board.radius, FIRST_CUT)
     for _ in range(steps):
+        rows = board.open(rows)
         rows = rows[board.radius[rows].isfinite() & (cut[rows] >= TOLERANCE)]
         if not len(rows):
             return
