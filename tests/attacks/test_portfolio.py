@@ -153,20 +153,6 @@ def test_quick_effort_asks_less_and_finds_nearly_as_much(p: float) -> None:
         portfolio_radius(case.net, x, labels, ball, effort="slow")
 
 
-def test_refinement_is_what_makes_the_difference_where_it_is_asked_for() -> None:
-    """Some radii of a poor member fall by pieces alone, and none rises."""
-    case = digits()
-    x, labels = case.x[:40], case.labels[:40]
-    ball = Ball(math.inf, 2.0, 0.0, 1.0)
-    poor: dict[str, Minimiser] = {"deepfool": DeepFool(steps=5)}
-    radii = [
-        portfolio_radius(case.net, x, labels, ball, members=poor, steps=0, refine=refine).radius
-        for refine in (False, True)
-    ]
-    assert bool((radii[1] <= radii[0]).all())
-    assert int((radii[1] < 0.995 * radii[0]).sum()) >= 2
-
-
 @pytest.mark.parametrize("p", [*PS, 0.0])
 def test_one_linear_piece_is_solved_exactly_from_any_point_of_it(p: float) -> None:
     """Against the least move within the range, begun at the far side of the range."""

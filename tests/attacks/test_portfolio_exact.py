@@ -80,16 +80,19 @@ def exact_radius(centre: np.ndarray, label: int, rival: int, p: float) -> float:
 
 
 @pytest.mark.parametrize("p", [math.inf, 1.0])
-def test_the_mean_excess_over_the_exact_radius_is_below_one_percent(p: float) -> None:
-    """And no radius lies below the exact one; published attacks exceed it by 2 to 5 %."""
+def test_the_excess_over_the_exact_radius_is_nil_with_refinement_and_small_without(
+    p: float,
+) -> None:
+    """0.01 % on average, else 1 %; none lies below. Published attacks exceed it by 2 to 5 %."""
     labels = net(X).argmax(dim=1)
     exact = [
         min(exact_radius(x.numpy(), y, j, p) for j in range(3) if j != y)
         for x, y in zip(X, labels.tolist(), strict=True)
     ]
-    result = portfolio_radius(net, X, labels, Ball(math.inf, p, 0.0, 1.0))
-    assert result.found.tolist() == [math.isfinite(r) for r in exact]
-    ratio = (result.radius / torch.tensor(exact))[result.found]
-    assert len(ratio) >= 6
-    assert bool((ratio >= 1 - 1e-6).all())  # HiGHS's own tolerance
-    assert ratio.mean() <= 1.01
+    for refine, within in ((True, 1.0001), (False, 1.01)):
+        result = portfolio_radius(net, X, labels, Ball(math.inf, p, 0.0, 1.0), refine=refine)
+        assert result.found.tolist() == [math.isfinite(r) for r in exact]
+        ratio = (result.radius / torch.tensor(exact))[result.found]
+        assert len(ratio) >= 6
+        assert bool((ratio >= 1 - 1e-6).all())  # HiGHS's own tolerance
+        assert ratio.mean() <= within
