@@ -265,3 +265,33 @@ def shapes_of_values(proto: onnx.ModelProto) -> dict[str, Sequence[int]]:
         if all(length > 0 for length in lengths):
             known[value.name] = lengths
     return known
+
+
+def last_dense(proto: onnx.ModelProto) -> tuple[Array, Array] | None:
+    """Weight (K, F) and bias (K,) of the last Gemm or MatMul (and its Add), if constant."""
+    from onnx import numpy_helper
+
+    constants = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    nodes = list(proto.graph.node)
+    for i, node in reversed(list(enumerate(nodes))):
+        if node.op_type not in {"Gemm", "MatMul"}:
+            continue
+        if node.input[1] not in constants:
+            return None
+        weight = constants[node.input[1]].astype(np.float64)
+        values = {a.name: a for a in node.attribute}
+        turned = node.op_type == "Gemm" and "transB" in values and values["transB"].i
+        weight = weight if turned else weight.T
+        bias = np.zeros(len(weight))
+        if node.op_type == "Gemm":
+            weight = weight * (values["alpha"].f if "alpha" in values else 1.0)
+            if len(node.input) > 2 and node.input[2] in constants:
+                beta = values["beta"].f if "beta" in values else 1.0
+                bias = bias + beta * constants[node.input[2]].astype(np.float64).reshape(-1)
+        for later in nodes[i + 1 :]:
+            if later.op_type == "Add" and node.output[0] in later.input:
+                other = next(name for name in later.input if name != node.output[0])
+                if other in constants:
+                    bias = bias + constants[other].astype(np.float64).reshape(-1)
+        return weight, bias
+    return None
