@@ -8,6 +8,15 @@
 Arrays, tensors and lists go in, numpy float64 comes out: see `uncertainty.arrays`.
 """
 
+from uncertainty.binning import BinTable
+from uncertainty.brier import BrierParts, brier_decomposition, confidence_brier_decomposition
+from uncertainty.calibration_error import (
+    Binning,
+    CalibrationError,
+    calibration_error,
+    classwise_calibration_error,
+    maximum_calibration_error,
+)
 from uncertainty.errors import UncertaintyError, UncertaintyInputError
 from uncertainty.heads import GaussianHead, gaussian_nll
 from uncertainty.measures import (
@@ -38,17 +47,41 @@ from uncertainty.mixture_entropy import (
     mixture_entropy_bounds,
 )
 from uncertainty.predictions import CategoricalMixture, GaussianMixture
+from uncertainty.sampling import (
+    Floor,
+    Interval,
+    bootstrap_calibration_error,
+    bootstrap_mean,
+    calibration_floor,
+    wilson,
+)
+from uncertainty.scored import Scored, joined, score_events, score_logits, score_probabilities
+from uncertainty.smooth import smooth_calibration_error
 
 __all__ = [
+    "BinTable",
+    "Binning",
+    "BrierParts",
+    "CalibrationError",
     "CategoricalMixture",
     "Decomposition",
     "EntropyEstimate",
+    "Floor",
     "GaussianHead",
     "GaussianMixture",
+    "Interval",
+    "Scored",
     "UncertaintyError",
     "UncertaintyInputError",
+    "bootstrap_calibration_error",
+    "bootstrap_mean",
+    "brier_decomposition",
+    "calibration_error",
+    "calibration_floor",
     "class_variance",
+    "classwise_calibration_error",
     "confidence",
+    "confidence_brier_decomposition",
     "disagreement",
     "entropy",
     "entropy_decomposition",
@@ -56,17 +89,24 @@ __all__ = [
     "gaussian_entropy",
     "gaussian_mixture_decomposition",
     "gaussian_nll",
+    "joined",
     "log_softmax",
+    "maximum_calibration_error",
     "mean_probabilities",
     "mixture_entropy",
     "mixture_entropy_bounds",
     "mutual_information",
     "pooled_log_probabilities",
     "predictive_entropy",
+    "score_events",
+    "score_logits",
+    "score_probabilities",
+    "smooth_calibration_error",
     "softmax",
     "softmax_variance",
     "variance_decomposition",
     "variation_ratio",
     "vote_counts",
     "votes",
+    "wilson",
 ]
