@@ -38,9 +38,19 @@ from attacks.registry import ATTACKS, attack_named
 from attacks.result import AttackResult, RadiusResult
 from attacks.sigma_zero import SigmaZero
 from attacks.sparse import SparseBall
+from attacks.spatial import (
+    SPATIAL_ATTACKS,
+    ParameterDescent,
+    SpatialAttack,
+    SpatialResult,
+    WorstOfGrid,
+    WorstOfRandom,
+)
+from attacks.spatial_radius import smallest_transformation
 from attacks.spsa import SPSA
 from attacks.square import Square
 from attacks.targeted_l1 import TargetedL1
+from attacks.transforms import TransformBox
 
 __all__ = [
     "APGD",
@@ -57,6 +67,7 @@ __all__ = [
     "MINIMISERS",
     "PDPGD",
     "PGD",
+    "SPATIAL_ATTACKS",
     "SPSA",
     "Attack",
     "AttackError",
@@ -72,14 +83,21 @@ __all__ = [
     "Judge",
     "Minimiser",
     "Model",
+    "ParameterDescent",
     "PortfolioResult",
     "RadiusResult",
     "SigmaZero",
     "SparseBall",
+    "SpatialAttack",
+    "SpatialResult",
     "Square",
     "TargetedL1",
+    "TransformBox",
+    "WorstOfGrid",
+    "WorstOfRandom",
     "attack_named",
     "minimal_radius",
     "minimiser_named",
     "portfolio_radius",
+    "smallest_transformation",
 ]
