@@ -54,9 +54,9 @@ MINIMISERS: Mapping[str, MinimiserEntry] = MappingProxyType(
             MinimiserEntry("ddn", "a sphere that shrinks at successes", (2.0,), True, DDN),
             MinimiserEntry("fmn", "projection onto a ball that adapts", EVERY_NORM, True, FMN),
             MinimiserEntry("pdpgd", "primal-dual proximal gradient", CONVEX, True, PDPGD),
-            MinimiserEntry("sigma_zero", "few entries, smoothly counted", (0.0,), True, SigmaZero),
+            MinimiserEntry("sigma-zero", "few entries, smoothly counted", (0.0,), True, SigmaZero),
             MinimiserEntry(
-                "targeted_l1", "cross-entropy to a class + lambda |d|_1", (1.0,), True, TargetedL1
+                "targeted-l1", "cross-entropy to a class + lambda |d|_1", (1.0,), True, TargetedL1
             ),
             MinimiserEntry("spsa", "FMN on gradients estimated from scores", CONVEX, False, SPSA),
             MinimiserEntry(

@@ -43,8 +43,9 @@ class View:
 class Nearest(Oracle):
     """A minimiser's conversation with a model about one batch; mutable, used once.
 
-    Unlike its base it keeps, per sample, the nearest point of the region seen misclassified, and
-    `candidate` and `margin` are that point's. The region may be unbounded.
+    Unlike its base it keeps, per sample, the nearest point of the range seen misclassified, and
+    `candidate` and `margin` are that point's. It may lie beyond eps: a minimiser that overshoots
+    has something to shorten. `outcome` drops what still does. The region may be unbounded.
 
     Attributes:
         radius: shape (batch,), float64: the distance of `candidate`, rounded up; inf while there
@@ -69,6 +70,8 @@ class Nearest(Oracle):
         super().__init__(model, x, labels, inputs, targets=targets, sample_keys=sample_keys)
         self.region = region
         self.ball = ball
+        self.anywhere = ball.with_eps(math.inf).around(x)
+        self.inputs_margin = self.margin.clone()
         self.radius = torch.where(self.clean, 0.0, torch.full_like(region.eps, math.inf))
 
     def rows(self) -> Tensor:
@@ -161,13 +164,15 @@ class Nearest(Oracle):
 
     def outcome(self) -> RadiusResult:
         """What is known now."""
-        found = self.radius.isfinite()
-        assert bool(self.region.contains(self.candidate).all()), "a minimiser left its region"
+        near = self.radius <= self.region.eps
+        shape = (-1, *[1] * (self.candidate.dim() - 1))
+        candidate = torch.where(near.view(shape), self.candidate, self.region.centre)
+        assert bool(self.region.contains(candidate).all()), "a minimiser left its region"
         return RadiusResult(
-            candidate=self.candidate,
-            radius=self.radius,
-            found=found,
-            margin=self.margin,
+            candidate=candidate,
+            radius=torch.where(near, self.radius, math.inf),
+            found=near & self.radius.isfinite(),
+            margin=torch.where(near, self.margin, self.inputs_margin),
             forward=self.forward,
             backward=self.backward,
         )
@@ -184,7 +189,7 @@ class Nearest(Oracle):
         if not len(lanes):
             return
         chosen, there = rows[lanes], points[lanes]
-        region = self.region.rows(chosen)
+        region = self.anywhere.rows(chosen)
         distance = region.distance(there)
         distance = torch.where(region.contains(there), distance, math.inf)
         least = self.radius.scatter_reduce(0, chosen, distance, "amin")

@@ -43,10 +43,10 @@ MEMBERS: Mapping[float, Mapping[str, Minimiser]] = MappingProxyType(
         2.0: {"deepfool": DeepFool(), "ddn": DDN(classes=3), "fmn": FMN(classes=5)},
         1.0: {
             "deepfool": DeepFool(),
-            "targeted_l1": TargetedL1(classes=3),
+            "targeted-l1": TargetedL1(classes=3),
             "fmn": FMN(classes=5),
         },
-        0.0: {"deepfool": DeepFool(), "fmn": FMN(classes=3), "sigma_zero": SigmaZero()},
+        0.0: {"deepfool": DeepFool(), "fmn": FMN(classes=3), "sigma-zero": SigmaZero()},
     }
 )
 # The same for effort = "quick": as many as the refinement needs to begin from.
@@ -270,15 +270,21 @@ class Board:
             self.names[row] = self.names[row] if name is None else name
 
     def result(self) -> PortfolioResult:
-        """What is known now."""
+        """What is known now; points beyond eps have served as starting points, and go."""
+        oracle = self.oracle
+        near = self.radius <= oracle.region.eps
+        found = near & self.radius.isfinite()
+        shape = (-1, *[1] * (self.candidate.dim() - 1))
         return PortfolioResult(
-            candidate=self.candidate,
-            radius=self.radius,
-            found=self.radius.isfinite(),
-            margin=self.margin,
-            forward=self.oracle.forward,
-            backward=self.oracle.backward,
-            attack=tuple(self.names),
+            candidate=torch.where(found.view(shape), self.candidate, oracle.region.centre),
+            radius=torch.where(found, self.radius, math.inf),
+            found=found,
+            margin=torch.where(found, self.margin, oracle.inputs_margin),
+            forward=oracle.forward,
+            backward=oracle.backward,
+            attack=tuple(
+                name if ok else "" for name, ok in zip(self.names, found.tolist(), strict=True)
+            ),
         )
 
 

@@ -63,7 +63,7 @@ def test_a_range_is_taken_into_account_exactly(name: str, p: float) -> None:
     assert bool((result.radius[possible] <= exact * 1.03).all())
 
 
-@pytest.mark.parametrize("name", ["deepfool", "fmn", "sigma_zero"])
+@pytest.mark.parametrize("name", ["deepfool", "fmn", "sigma-zero"])
 def test_the_fewest_entries_of_a_linear_model_are_found(name: str) -> None:
     """Exact by greed: the entries that gain most, until the gap is closed."""
     x = INPUTS.clamp(-0.9, 0.9)

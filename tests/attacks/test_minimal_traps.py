@@ -114,15 +114,22 @@ def test_a_wrong_start_is_looked_for_until_found() -> None:
     assert torch.equal(given.points, found.points)
 
 
-def test_the_oracle_keeps_the_nearest_and_only_within_its_region() -> None:
-    """Not the lowest margin; points beyond eps are counted as queries and otherwise forgotten."""
+def test_the_oracle_keeps_the_nearest_and_hands_out_only_what_is_within_eps() -> None:
+    """Not the lowest margin; points beyond eps are kept to be shortened, but never the outcome."""
     x = torch.zeros(1, 2, dtype=torch.float64)
 
     def model(points: Tensor) -> Tensor:
         return torch.stack((0.5 - points[:, 0], points[:, 0] - 0.5), dim=1)
 
     oracle = Nearest(model, x, torch.tensor([0]), Ball(0.8, math.inf))
-    for value in (0.9, 0.7, 0.6, 0.8, 0.4):
+    oracle.ask(torch.tensor([0]), torch.tensor([[0.9, 0.0]]).double())
+    assert oracle.radius.item() == pytest.approx(0.9)
+    missed = oracle.outcome()
+    assert not bool(missed.found)
+    assert missed.radius.isinf()
+    assert torch.equal(missed.candidate, x)
+    assert missed.margin.item() == 1.0
+    for value in (0.7, 0.6, 0.8, 0.4):
         oracle.ask(torch.tensor([0]), torch.tensor([[value, 0.0]]).double())
     assert oracle.radius.item() == pytest.approx(0.6)
     assert oracle.forward.item() == 6

@@ -21,8 +21,8 @@ FEWER: dict[str, dict[str, int]] = {
     "spsa": {"steps": 8, "pairs": 16},
     "cw": {"rounds": 4, "steps": 20},
     "ead": {"rounds": 3, "steps": 15},
-    "targeted_l1": {"rounds": 4, "steps": 12},
-    "sigma_zero": {"steps": 60},
+    "targeted-l1": {"rounds": 4, "steps": 12},
+    "sigma-zero": {"steps": 60},
     "ddn": {"steps": 30},
     "fmn": {"steps": 15},
     "pdpgd": {"steps": 30},
@@ -94,6 +94,18 @@ def test_eps_caps_the_search_per_sample(name: str, p: float) -> None:
     result = run(name, p, ball=ball_of(p, eps))
     assert bool((result.radius[result.found] <= eps[result.found]).all())
     assert not bool(result.found[[0, 3, 4]].any())
+
+
+@pytest.mark.parametrize(
+    ("name", "p"), [(name, p) for name, p in CASES if p and MINIMISERS[name].gradient]
+)
+def test_a_search_that_overshoots_eps_still_comes_back_within_it(name: str, p: float) -> None:
+    """logits = x at (0.8, 0.2), with eps a sixth beyond the exact radius; default settings."""
+    x, labels = torch.tensor([[0.8, 0.2]]), torch.tensor([0])
+    exact = {math.inf: 0.3, 2.0: 0.6 / math.sqrt(2), 1.0: 0.6}[p]
+    result = MINIMISERS[name].make()(lambda x: x, x, labels, ball_of(p, exact * 7 / 6))
+    assert bool(result.found)
+    assert exact * (1 - 1e-6) <= result.radius.item() <= 1.05 * exact
 
 
 @EVERY

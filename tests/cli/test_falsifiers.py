@@ -15,7 +15,7 @@ from verify.cli.falsifiers import falsifier_of
 from verify.cli.options import ATTACK_NAMES, AttackOptions
 from verify.values.question import Question
 
-SINGLE = sorted(set(ATTACKS) | {name.replace("_", "-") for name in MINIMISERS})
+SINGLE = sorted(set(ATTACKS) | set(MINIMISERS))
 # Enough to see that it runs; what each one finds is tested in tests/attacks.
 FEW = {"boundary": 60}
 
@@ -40,7 +40,7 @@ def test_the_help_names_every_attack() -> None:
 @pytest.mark.parametrize("name", [*SINGLE, "auto", "portfolio"])
 def test_each_attack_proposes_inside_the_ball_and_comes_near(name: str) -> None:
     """At one radius and for the nearest point, in a norm that the attack knows."""
-    entry = MINIMISERS.get(name.replace("-", "_"))
+    entry = MINIMISERS.get(name)
     p = math.inf if entry is None else entry.norms[0]
     if p == 0:
         pytest.skip("counts changed entries; the command line has no such norm")

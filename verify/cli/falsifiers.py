@@ -186,14 +186,13 @@ def falsifier_of(options: AttackOptions, judge: Judge | None) -> AttackFalsifier
         if options.restarts is None and "restarts" in fields(attack):
             single = dataclasses.replace(single, restarts=1)
         return AttackFalsifier(attack, Bisection(single, name), judge)
-    minimisers = {entry.replace("_", "-"): entry for entry in MINIMISERS}
-    if name in minimisers:
-        made = MINIMISERS[minimisers[name]].make()
+    if name in MINIMISERS:
+        made = MINIMISERS[name].make()
         nearest = Nearest(configured(made, name, options), name)
         return AttackFalsifier(nearest, nearest, judge)
     raise SettingError(
         f"there is no attack {options.attack!r}; choose {AUTO}, {PORTFOLIO}, {NONE}, "
-        f"{', '.join((*ATTACKS, *minimisers))}"
+        f"{', '.join((*ATTACKS, *MINIMISERS))}"
     )
 
 
