@@ -17,7 +17,20 @@ from uncertainty.calibration_error import (
     classwise_calibration_error,
     maximum_calibration_error,
 )
-from uncertainty.errors import UncertaintyError, UncertaintyInputError
+from uncertainty.calibrators import (
+    CALIBRATORS,
+    BetaCalibration,
+    Calibrator,
+    DirichletCalibration,
+    HistogramBinning,
+    IsotonicCalibration,
+    MatrixScaling,
+    OneVersusRest,
+    PlattScaling,
+    TemperatureScaling,
+    VectorScaling,
+)
+from uncertainty.errors import NotFittedError, UncertaintyError, UncertaintyInputError
 from uncertainty.heads import GaussianHead, gaussian_nll
 from uncertainty.measures import (
     Decomposition,
@@ -59,20 +72,32 @@ from uncertainty.scored import Scored, joined, score_events, score_logits, score
 from uncertainty.smooth import smooth_calibration_error
 
 __all__ = [
+    "CALIBRATORS",
+    "BetaCalibration",
     "BinTable",
     "Binning",
     "BrierParts",
     "CalibrationError",
+    "Calibrator",
     "CategoricalMixture",
     "Decomposition",
+    "DirichletCalibration",
     "EntropyEstimate",
     "Floor",
     "GaussianHead",
     "GaussianMixture",
+    "HistogramBinning",
     "Interval",
+    "IsotonicCalibration",
+    "MatrixScaling",
+    "NotFittedError",
+    "OneVersusRest",
+    "PlattScaling",
     "Scored",
+    "TemperatureScaling",
     "UncertaintyError",
     "UncertaintyInputError",
+    "VectorScaling",
     "bootstrap_calibration_error",
     "bootstrap_mean",
     "brier_decomposition",

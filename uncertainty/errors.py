@@ -1,6 +1,7 @@
 """What can go wrong here: one base, one subclass for the caller's mistakes.
 
 UncertaintyError
+├── NotFittedError: something was applied before it was fitted
 └── UncertaintyInputError (also a ValueError): arguments that cannot be used as given
 """
 
@@ -11,3 +12,7 @@ class UncertaintyError(Exception):
 
 class UncertaintyInputError(UncertaintyError, ValueError):
     """The arguments cannot be used as given; the message says which, and what to change."""
+
+
+class NotFittedError(UncertaintyError):
+    """Something was applied before it was fitted."""
