@@ -22,13 +22,13 @@ BRACKETS = Brackets((0.1, 0.05, 0.0, 0.2), (0.2, 0.05, None, math.inf))
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[matplotlib.figure.Figure]:
     """The figures that are saved, caught on their way."""
     figures: list[matplotlib.figure.Figure] = []
-    save = plots._save
+    save = plots.save_figure
 
     def keep(figure: matplotlib.figure.Figure, path: str | Path) -> None:
         figures.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(plots, "save_figure", keep)
     return figures
 
 

@@ -103,9 +103,9 @@ def evaluate(
         ]
         for kept, figure in zip(draws, figures(drawn[0], drawn[1], tpr), strict=True):
             kept.append(figure)
-    ends = (0.5 - level / 2, 0.5 + level / 2)
+    least = min(len(inside), len(outside))
     measured = [
-        Measured(float(value[0]), *map(float, np.quantile(np.concatenate(kept), ends)))
+        resampled(float(value[0]), np.concatenate(kept), level, least)
         for value, kept in zip(figures(counts[0], counts[1], tpr), draws, strict=True)
     ]
     return Evaluation(
@@ -157,16 +157,31 @@ def auroc(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
     return float((ranks - m * (m + 1) / 2) / (n * m))
 
 
+def resampled(value: float, draws: Array, level: float, least: int) -> Measured:
+    """The bootstrap's percentiles; a figure that no resample moves off 0 or 1 gets an open end."""
+    low, high = np.quantile(draws, (0.5 - level / 2, 0.5 + level / 2))
+    if value in {0.0, 1.0} and low == high == value:
+        return without_exception(value, level, least)
+    return Measured(value, float(min(low, value)), float(max(high, value)))
+
+
+def without_exception(value: float, level: float, least: int) -> Measured:
+    """The interval of a share of 0 or 1 that `least` inputs showed no exception to.
+
+    The open end is the share at which that would happen with probability 1 - level.
+    """
+    reach = float((1 - level) ** (1 / least))
+    return Measured(value, reach, 1.0) if value else Measured(value, 0.0, 1 - reach)
+
+
 def auroc_delong(inside: Array, outside: Array, level: float) -> Measured:
     """AUROC and DeLong's interval, taken on the logit scale so that it stays within [0, 1].
 
-    With every pair in one order DeLong's variance is 0, which says nothing: then the open end is
-    the share that the smaller set would show no exception to with probability 1 - level.
+    With every pair in one order DeLong's variance is 0, nothing is said: see `without_exception`.
     """
     value, n, m = auroc(inside, outside), len(inside), len(outside)
     if value in {0.0, 1.0}:
-        open_end = float((1 - level) ** (1 / min(n, m)))
-        return Measured(value, *((open_end, 1.0) if value else (0.0, 1 - open_end)))
+        return without_exception(value, level, min(n, m))
     if min(n, m) < 2:
         return Measured(value, 0.0, 1.0)
     both = rankdata(np.concatenate([inside, outside]))

@@ -7,7 +7,9 @@ from verify.cli.certify import certify
 from verify.cli.compare import compare
 from verify.cli.grouping import grouped
 from verify.cli.info import info
+from verify.cli.ood import ood
 from verify.cli.radius import radius
+from verify.cli.uncertainty import uncertainty
 
 ABOUT = """How sure may I be of this prediction?
 
@@ -32,6 +34,8 @@ SHORT = {
     "attack": "Counterexamples at one radius.",
     "radius": "Certified and attacked radius of each input.",
     "compare": "Certified and attacked accuracy over radii.",
+    "uncertainty": "What an ensemble or dropout network does not know.",
+    "ood": "How well strange inputs are told from familiar ones.",
     "info": "What a model consists of, and what is supported.",
 }
 
@@ -44,7 +48,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (certify, attack, radius, compare, info):
+for command in (certify, attack, radius, compare, uncertainty, ood, info):
     app.command(name=command.__name__, short_help=SHORT[command.__name__])(grouped(command))
 
 

@@ -101,7 +101,7 @@ class Presenter:
         command: str,
         stamp: ModelStamp,
         settings: Mapping[str, object],
-        results: Sequence[Recordable],
+        results: Sequence[Mapping[str, object] | Recordable],
         summary: Mapping[str, object],
     ) -> Record:
         """The record of this command."""

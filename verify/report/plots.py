@@ -118,7 +118,7 @@ def plot_accuracy(curves: AccuracyCurves, path: str | Path, *, model: str, norm:
         axes.set_xlim(min(eps), max(eps))
     axes.set_title(f"Robust accuracy of {model}")
     _legend(axes, "best")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_brackets(brackets: Brackets, path: str | Path, *, model: str, norm: str) -> None:
@@ -143,7 +143,7 @@ def plot_brackets(brackets: Brackets, path: str | Path, *, model: str, norm: str
     _draw_histograms(lower, pairs, right)
     upper.set_title(f"Robustness radii of {len(pairs)} inputs, {model}")
     lower.set_xlabel(f"radius ({_norm_name(norm)}, model input units)")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_segments(axes: "Axes", pairs: Sequence[tuple[float, float]], right: float) -> None:
@@ -223,7 +223,12 @@ def _norm_name(norm: str) -> str:
     return _NORM_NAMES.get(norm, f"$L_{{{norm}}}$")
 
 
-def _save(figure: "Figure", path: str | Path) -> None:
+def save_figure(figure: "Figure", path: str | Path) -> None:
+    """Write a figure in the format that the ending says.
+
+    Raises:
+        SettingError: if the format is unknown or the file cannot be written.
+    """
     ending = Path(path).suffix.lower().removeprefix(".")
     if ending not in FORMATS:
         raise SettingError(

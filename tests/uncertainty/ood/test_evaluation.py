@@ -80,9 +80,12 @@ def test_delongs_variance_is_that_of_the_definition() -> None:
 
 def test_a_perfect_separation_is_no_certainty() -> None:
     """With ten inputs the interval reaches down to 0.05^(1/10) = 0.741."""
-    found = evaluate(np.arange(10.0), np.arange(10.0, 30.0)).auroc
-    assert (found.value, found.high) == (1.0, 1.0)
-    assert found.low == pytest.approx(0.05**0.1)
+    found = evaluate(np.arange(10.0), np.arange(10.0, 30.0))
+    for figure in (found.auroc, found.aupr_out, found.aupr_in):
+        assert (figure.value, figure.high) == (1.0, 1.0)
+        assert figure.low == pytest.approx(0.05**0.1)
+    assert (found.fpr.value, found.fpr.low) == (0.0, 0.0)
+    assert found.fpr.high == pytest.approx(1 - 0.05**0.1)
 
 
 def test_intervals_hold_their_value_and_come_again() -> None:
