@@ -50,6 +50,7 @@ from attacks.spatial_radius import smallest_transformation
 from attacks.spsa import SPSA
 from attacks.square import Square
 from attacks.targeted_l1 import TargetedL1
+from attacks.transfer import Transfer, mean_logits, transfer_attack, transfer_matrix
 from attacks.transforms import TransformBox
 
 __all__ = [
@@ -92,12 +93,16 @@ __all__ = [
     "SpatialResult",
     "Square",
     "TargetedL1",
+    "Transfer",
     "TransformBox",
     "WorstOfGrid",
     "WorstOfRandom",
     "attack_named",
+    "mean_logits",
     "minimal_radius",
     "minimiser_named",
     "portfolio_radius",
     "smallest_transformation",
+    "transfer_attack",
+    "transfer_matrix",
 ]
