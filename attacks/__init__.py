@@ -16,6 +16,7 @@ from attacks.ball import Ball
 from attacks.bisection import Judge, minimal_radius
 from attacks.boundary import Boundary
 from attacks.carlini_wagner import CarliniWagner
+from attacks.confidence import Attained, ConfidenceAttack
 from attacks.ddn import DDN
 from attacks.deepfool import DeepFool
 from attacks.ead import EAD
@@ -74,10 +75,12 @@ __all__ = [
     "AttackError",
     "AttackInputError",
     "AttackResult",
+    "Attained",
     "AutoAttack",
     "Ball",
     "Boundary",
     "CarliniWagner",
+    "ConfidenceAttack",
     "DeepFool",
     "EnsembleResult",
     "HopSkipJump",

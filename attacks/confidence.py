@@ -173,7 +173,7 @@ class ConfidenceAttack:
                         at = region.extreme(slope)
                         continue
                     size = region.eps.new_full((len(x),), self.size_at(step))
-                    density = max(0.05 ** (1 - step / self.steps), 1 / at[0].numel())
+                    density = max(0.05 ** (1 - step / self.steps), 1 / x.shape[1:].numel())
                     at = region.project(region.step(at, slope, size, density))
                 seen.meet(at, self.logits(model, at))
         path, correct = self.walk_between(model, seen, region.project)
