@@ -28,10 +28,11 @@ from attacks.protocol import Model
 from attacks.refinement import MOST_ENTRIES
 from attacks.refinement import refine as refine_pieces
 from attacks.result import RadiusResult
+from attacks.scouting import scout
 from attacks.sigma_zero import SigmaZero
 from attacks.targeted_l1 import TargetedL1
 
-CLEAN, LINE, PGD_ROUNDS = "clean", "line", "pgd"
+CLEAN, LINE, SCOUT, PGD_ROUNDS = "clean", "line", "scout", "pgd"
 # What runs where the caller names no members, cheapest first.
 MEMBERS: Mapping[float, Mapping[str, Minimiser]] = MappingProxyType(
     {
@@ -58,6 +59,9 @@ QUICK_MEMBERS: Mapping[float, Mapping[str, Minimiser]] = MappingProxyType(
 )
 # Rounds of PGD at the end.
 STEPS: Mapping[str, int] = MappingProxyType({"full": 6, "quick": 2})
+# Searches from random points, and the entries up to which they are run; see `attacks.scouting`.
+SCOUTS: Mapping[str, int] = MappingProxyType({"full": 4, "quick": 1})
+SCOUTED = 1000
 # Entries up to which the exact refinement pays its way by default, per norm: its programs take
 # milliseconds for L2, but up to a second for thousands of entries under L-inf and L1.
 REFINED: Mapping[float, int] = MappingProxyType(
@@ -82,7 +86,7 @@ class PortfolioResult(RadiusResult):
 
     Attributes:
         attack: per sample the name of the search that found the candidate: a member's, "line",
-            "pgd", "clean" where the input itself is misclassified, "" where none was found.
+            "scout", "pgd", "clean" where the input itself is misclassified, "" where there is none.
     """
 
     attack: tuple[str, ...]
@@ -103,13 +107,15 @@ def portfolio_radius(
     effort: str = "full",
     refine: bool | None = None,
     floor: Tensor | None = None,
+    seed: int = 0,
 ) -> PortfolioResult:
     """The least distance to a misclassified point that any of the searches finds, per sample.
 
     In turn: a line search along the gradient; each member, from the input; the segment from the
     input to the best point so far; for ReLU nets the exact minimum of the linear pieces around that
-    point; rounds of PGD in ever smaller balls, and the pieces again where these found something. A
-    radius only ever falls, and only to a point that the model misclassifies and the judge accepts.
+    point, and short searches from random points, refined likewise; rounds of PGD in ever smaller
+    balls, and the pieces again where these found something. A radius only ever falls, and only to a
+    point that the model misclassifies and the judge accepts.
 
     Args:
         model, x, labels, ball, targets, start, sample_keys: as for `Minimiser`.
@@ -118,10 +124,12 @@ def portfolio_radius(
             `minimal_radius`. A refused candidate is offered again a little farther out.
         steps: rounds of PGD at the end; 0 for none, None for as many as the effort has.
         effort: "full", or "quick" with fewer and shorter members.
-        refine: whether to solve linear pieces exactly (`attacks.refinement`); None for where it
-            pays: up to 20,000 entries under L2, 1,000 under L-inf and L1, never under L0.
+        refine: whether to solve linear pieces exactly (`attacks.refinement`), and for up to 1,000
+            entries from several points; None for where it pays: up to 20,000 entries under L2,
+            1,000 under L-inf and L1, never under L0.
         floor: shape (batch,): radii that are proven. A sample is left alone once its radius is
             within a relative 1e-3 of its own.
+        seed: of the random points; members have their own.
 
     Raises:
         AttackInputError: as for `Minimiser`, or if a setting cannot be meant.
@@ -166,6 +174,9 @@ def portfolio_radius(
     if refine:
         refine_pieces(oracle, board.open(rows))
         board.take(None)
+    if refine and oracle.region.centre[0].numel() <= SCOUTED:
+        scout(oracle, board.open(rows), SCOUTS[effort], seed)
+        board.take(SCOUT)
     before = board.radius.clone()
     tighten(board, model, board.open(rows), ball, steps)
     if refine:
