@@ -6,7 +6,7 @@ made from the very bytes that were read, know nothing of our graph, and have the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -38,6 +38,18 @@ that cancel large terms lose more than RELATIVE, in any order of summation, and 
 
 SILENT = 4
 """ONNX Runtime's log level "fatal": its errors arrive as exceptions, once."""
+
+
+class Bytes(Protocol):
+    """What a session is made from."""
+
+    @property
+    def path(self) -> Path:
+        """Where it was read from, for messages."""
+
+    @property
+    def data(self) -> bytes:
+        """The serialised model."""
 
 
 class RunnableModel(Protocol):
@@ -213,7 +225,7 @@ class Runtime:
         return bool(((together - alone).abs() <= RELATIVE * scale).all())
 
 
-def session(model: RunnableModel, threads: int, *, optimise: bool) -> InferenceSession:
+def session(model: Bytes, threads: int, *, optimise: bool) -> InferenceSession:
     """A CPU session on the bytes that were read.
 
     Raises:
@@ -298,3 +310,65 @@ def with_tail(output: Tensor, tail: str | None) -> Tensor:
     if tail == "Softmax":
         return flat.softmax(dim=1).view_as(output)
     return flat.log_softmax(dim=1).view_as(output) if tail == "LogSoftmax" else output
+
+
+class Tap:
+    """Inner tensors of a file, as ONNX Runtime computes them without graph optimisations.
+
+    The user's file is not touched: a copy in memory gets more outputs.
+
+    Attributes:
+        model: as read.
+        names: of the tensors.
+    """
+
+    def __init__(self, model: RunnableModel, names: Sequence[str], *, threads: int = 1) -> None:
+        """Start a session on the copy.
+
+        Raises:
+            ModelError: if the file has no such tensor, or ONNX Runtime refuses the copy.
+        """
+        import onnx
+
+        self.model, self.names = model, tuple(names)
+        proto = onnx.load_from_string(model.data)
+        known = {output for node in proto.graph.node for output in node.output}
+        for name in names:
+            if name not in known:
+                raise ModelError(
+                    f"{model.path} has no tensor {name!r}, so ONNX Runtime cannot show it. "
+                    "Watch other layers."
+                )
+        present = {output.name for output in proto.graph.output}
+        for name in dict.fromkeys(names):
+            if name not in present:
+                proto.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+        self._session = session(_Copy(model, proto.SerializeToString()), threads, optimise=False)
+
+    def __call__(self, x: Tensor) -> dict[str, Tensor]:
+        """The tensors at inputs of shape (batch, *input), one input at a time; (batch, *tensor)."""
+        model = self.model
+        rows: list[list[Tensor]] = []
+        for one in x.detach().to("cpu", torch.float32):
+            fed = one.contiguous().numpy().astype(model.dtype)
+            fed = fed[None] if model.has_batch_axis else fed
+            found = self._session.run(list(self.names), {model.input_name: fed})
+            rows.append([torch.from_numpy(np.asarray(part)) for part in found])
+        return {
+            name: torch.cat([row[i] if model.has_batch_axis else row[i][None] for row in rows])
+            for i, name in enumerate(self.names)
+            if rows
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A model with other bytes."""
+
+    model: RunnableModel
+    data: bytes
+
+    @property
+    def path(self) -> Path:
+        """Of the original."""
+        return self.model.path

@@ -19,7 +19,7 @@ from verify.cli.app import app
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "matplotlib", "scipy", "attacks")
 START_UP = 0.3  # seconds for the whole process of `verify --help`
-COMMANDS = ("certify", "attack", "radius", "compare", "uncertainty", "ood", "info")
+COMMANDS = ("certify", "attack", "radius", "compare", "coverage", "uncertainty", "ood", "info")
 
 
 def call(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ import typer
 from verify.cli.attack import attack
 from verify.cli.certify import certify
 from verify.cli.compare import compare
+from verify.cli.coverage import coverage
 from verify.cli.grouping import grouped
 from verify.cli.info import info
 from verify.cli.ood import ood
@@ -36,6 +37,7 @@ SHORT = {
     "compare": "Certified and attacked accuracy over radii.",
     "uncertainty": "What an ensemble or dropout network does not know.",
     "ood": "How well strange inputs are told from familiar ones.",
+    "coverage": "What of a network a test set exercises, and what no input can.",
     "info": "What a model consists of, and what is supported.",
 }
 
@@ -48,7 +50,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (certify, attack, radius, compare, uncertainty, ood, info):
+COMMANDS = (
+    certify,
+    attack,
+    radius,
+    compare,
+    coverage,
+    uncertainty,
+    ood,
+    info,
+)
+for command in COMMANDS:
     app.command(name=command.__name__, short_help=SHORT[command.__name__])(grouped(command))
 
 

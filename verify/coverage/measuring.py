@@ -38,7 +38,7 @@ def measure(
     layers: Sequence[Layer],
     records: Mapping[str, CoverageRecord],
     *,
-    at_once: int = AT_ONCE,
+    at_once: int | None = None,
     points: int = 50,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Measured]:
@@ -49,11 +49,14 @@ def measure(
         x: inputs of shape (batch, *input).
         layers: to watch.
         records: by criterion; they are filled, so a second call adds to the first.
-        at_once: inputs run at once; it changes memory and time, never the result.
+        at_once: inputs run at once, by default few enough for a curve; it changes memory and
+            time, never the result.
         points: of the curve, at most about; each costs one count per criterion.
         progress: called with the number of inputs done, after every batch.
     """
     curves: dict[str, list[tuple[int, float]]] = {name: [] for name in records}
+    if at_once is None:
+        at_once = max(1, min(AT_ONCE, len(x) // points))
     done, every = 0, max(1, len(x) // (points * at_once))
     batches = activations(graph, x, layers, at_once=at_once)
     for number, values in enumerate(batches, start=1):

@@ -87,7 +87,7 @@ def plot_accuracy(curves: AccuracyCurves, path: str | Path, *, model: str, norm:
     Raises:
         SettingError: if the format is unknown or the file cannot be written.
     """
-    figure, (axes,) = _figure(6.4, 4.2, 1)
+    figure, (axes,) = figure_of(6.4, 4.2, 1)
     eps = curves.eps
     size = 4 if len(eps) <= 40 else 0  # more dots than that hide the line
     axes.axhline(curves.clean, color=GREY, linestyle=":", label="clean (no change)")
@@ -132,7 +132,7 @@ def plot_brackets(brackets: Brackets, path: str | Path, *, model: str, norm: str
     Raises:
         SettingError: if the format is unknown or the file cannot be written.
     """
-    figure, (upper, lower) = _figure(6.4, 6.0, 2, whole_counts=True)
+    figure, (upper, lower) = figure_of(6.4, 6.0, 2, whole_counts=True)
     pairs = sorted(
         (low, math.inf if high is None else high)
         for low, high in zip(brackets.certified, brackets.attacked, strict=True)
@@ -195,16 +195,21 @@ def _draw_histograms(axes: "Axes", pairs: Sequence[tuple[float, float]], right: 
     _legend(axes, "best")
 
 
-def _figure(
-    width: float, height: float, panels: int, *, whole_counts: bool = False
+def figure_of(
+    width: float,
+    height: float,
+    panels: int,
+    *,
+    whole_counts: bool = False,
+    ratios: Sequence[float] | None = None,
 ) -> "tuple[Figure, tuple[Axes, ...]]":
-    """An empty figure with panels below each other, sizes in inches."""
+    """An empty figure with panels below each other, sizes in inches; `ratios` of their heights."""
     # Imported here for start-up: most commands draw nothing.
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(panels, 1, squeeze=False)
+    grid = figure.subplots(panels, 1, squeeze=False, height_ratios=ratios)
     for axes in grid[:, 0]:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
