@@ -17,9 +17,10 @@ from rich.console import Console
 from torch import Tensor
 
 import verify
-from verify.coverage import MaskRecord, NeuronCoverage, layers_of, measure, profile_of
+from verify.coverage import MaskRecord, NeuronCoverage, layers_of, measure
 from verify.coverage.layers import activations
 from verify.coverage.reachable import Search, layer_bounds, possible_masks
+from verify.coverage.reference import Reference
 from verify.coverage.registry import CHEAP, CRITERIA, CoverageSettings
 from verify.graph.ir import Graph
 from verify.readers.examples import example_path
@@ -49,10 +50,11 @@ class Watch:
     def __init__(self, graph: Graph, x: Tensor, channels: bool) -> None:
         self.graph, self.x = graph, x
         self.layers = layers_of(graph, channels=channels)
-        self.profile = profile_of(graph, x[:2000], self.layers)
+        self.seen = Reference(graph, x[:2000], self.layers)
+        assert self.seen.profile
 
     def measure(self, chosen: tuple[str, ...]) -> None:
-        made = {c: CRITERIA[c].make(self.layers, self.profile, CoverageSettings()) for c in chosen}
+        made = {c: CRITERIA[c].make(self.seen, CoverageSettings()) for c in chosen}
         measure(self.graph, self.x, self.layers, made)
 
 

@@ -34,10 +34,11 @@ from torch.nn import functional as F
 from attacks import FGSM, Ball
 from benchmarks.machine import describe
 from examples.train import conv_net, dense_net, load_splits, train
-from verify.coverage import layers_of, profile_of
+from verify.coverage import layers_of
 from verify.coverage.generating import Mutations
 from verify.coverage.layers import observed
 from verify.coverage.records import overall
+from verify.coverage.reference import Reference
 from verify.coverage.registry import CRITERIA, CoverageSettings
 from verify.graph.ir import Graph
 from verify.network import load
@@ -96,7 +97,7 @@ def study(
     shape = graph.input.shape
     training, _ = load_splits()
     layers = layers_of(graph, channels=False)
-    profile = profile_of(graph, torch.from_numpy(training.x).reshape(-1, *shape), layers)
+    seen = Reference(graph, torch.from_numpy(training.x).reshape(-1, *shape), layers)
     changed, labels = pools(seed)
     kinds = list(KINDS) if pool == "mixed" else ["clean"]
     stacked = torch.cat([changed[kind] for kind in kinds]).reshape(-1, *shape)
@@ -119,7 +120,7 @@ def study(
         )
         row: dict[str, float] = {"random": float(generator.random())}
         for criterion in CHOSEN:
-            record = CRITERIA[criterion].make(layers, profile, CoverageSettings(k=20))
+            record = CRITERIA[criterion].make(seen, CoverageSettings(k=20))
             record.update({layer: value[chosen] for layer, value in values.items()})
             row[criterion] = overall(record.shares()).covered
         faulty = chosen[wrong[chosen]]

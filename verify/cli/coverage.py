@@ -9,7 +9,7 @@ import typer
 from verify.cli.options import DataOptions, Model, OutputOptions
 
 CRITERIA_PANEL, BEYOND = "Criteria", "Beyond the test set"
-CRITERION_NAMES = "nc, kmnc, nbc, snac, tknc, tknp, nlc, ssc, vsc"
+CRITERION_NAMES = "nc, kmnc, nbc, snac, tknc, tknp, nlc, ssc, vsc, lsc, dsc, idc"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,10 @@ from verify.cli.coverage_tables import FINDING, Row, draw, publish, told
 from verify.cli.options import DataOptions
 from verify.cli.presenting import Presenter
 from verify.cli.session import Session, open_session
-from verify.coverage import Layer, MaskRecord, Profile, layers_of, measure, profile_of
+from verify.coverage import MaskRecord, layers_of, measure
 from verify.coverage.generating import Generated, Mutations, generate
 from verify.coverage.records import CoverageRecord
+from verify.coverage.reference import Reference
 from verify.coverage.registry import CoverageSettings, Criterion, criterion_named
 from verify.errors import SettingError
 from verify.report.plots import FORMATS
@@ -53,14 +54,18 @@ def cover(
     graph = session.network.graph.to(torch.float32)
     names = None if count.layers is None else [n.strip() for n in count.layers.split(",")]
     layers = layers_of(graph, names, channels=not count.positions)
-    profile, tested, note = split(session, data, count, criteria, layers)
+    training, tested, note = split(session, data, count, criteria)
+    reference = Reference(graph, training, layers)
+    watched = layers
+    if any(entry.needs_output for entry in criteria) and reference.output not in layers:
+        watched = (*layers, reference.output)
     show.say([note] if note else [])
 
     def empty() -> dict[str, CoverageRecord]:
-        return {entry.name: entry.make(layers, profile, settings) for entry in criteria}
+        return {entry.name: entry.make(reference, settings) for entry in criteria}
 
     records = empty()
-    found = measure(graph, tested.x, layers, records)
+    found = measure(graph, tested.x, watched, records)
     rows: list[Row] = [
         {"criterion": name, "layer": part.layer, **dataclasses.asdict(part), "share": part.share}
         for name, measured in found.items()
@@ -79,7 +84,7 @@ def cover(
     if count.against is not None:
         other = other_inputs(session, data, count.against)
         second = empty()
-        measure(graph, other, layers, second)
+        measure(graph, other, watched, second)
         summary["against"] = compared(records, second)
     made_up = generated(session, records, tested, beyond, mutations, summary)
     if beyond.save is not None:
@@ -124,29 +129,25 @@ def split(
     data: DataOptions,
     count: CoverageOptions,
     criteria: list[Criterion],
-    layers: tuple[Layer, ...],
-) -> tuple[Profile, Tested, str]:
-    """The profile, the inputs to count, and what was assumed."""
+) -> tuple[Tensor, Tested, str]:
+    """The training inputs, the inputs to count, and what was assumed."""
     asked = session.asked
     tested = Tested(asked.x, asked.labels, tuple(session.data.indices))
-    graph = session.network.graph.to(torch.float32)
     if not any(entry.needs_profile for entry in criteria):
-        return {}, tested, ""
+        return asked.x[:0], tested, ""
     if count.profile is not None:
         training = other_inputs(session, data, count.profile)
-        found = profile_of(graph, training, layers)
-        return found, tested, f"profile: {count.profile}; {len(training)} inputs"
+        return training, tested, f"profile: {count.profile}; {len(training)} inputs"
     if len(asked.x) < 2:
         raise SettingError(
             "these criteria need training data, and one input cannot be split; give --profile"
         )
-    every = profile_of(graph, asked.x[::2], layers)
     rest = Tested(asked.x[1::2], asked.labels[1::2], tuple(session.data.indices[1::2]))
     note = (
         f"profile: every other row of the data ({len(asked.x[::2])} inputs), as no --profile was "
         f"given; {len(rest.x)} inputs are counted"
     )
-    return every, rest, note
+    return asked.x[::2], rest, note
 
 
 def other_inputs(session: Session, data: DataOptions, source: str) -> Tensor:

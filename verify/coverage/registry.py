@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -13,12 +13,13 @@ from verify.coverage.criteria import (
     StrongActivationCoverage,
     TopNeuronCoverage,
 )
-from verify.coverage.layers import Layer
+from verify.coverage.importance import ImportanceRecord
 from verify.coverage.pairs import PairRecord
 from verify.coverage.patterns import TopPatternRecord
-from verify.coverage.profile import Profile
 from verify.coverage.records import CoverageRecord, MaskRecord
+from verify.coverage.reference import Reference
 from verify.coverage.spread import SpreadRecord
+from verify.coverage.surprise import Surprise, SurpriseRecord
 from verify.errors import SettingError
 
 
@@ -33,6 +34,8 @@ class CoverageSettings:
         top: neurons of TKNC and TKNP.
         deviations: of NBC and SNAC.
         ratio: of VSC.
+        buckets: of LSC and DSC.
+        important: neurons of IDC.
     """
 
     threshold: float = 0.25
@@ -41,9 +44,11 @@ class CoverageSettings:
     top: int = 3
     deviations: float = 0.0
     ratio: float = 2.0
+    buckets: int = 100
+    important: int = 6
 
 
-Make = Callable[[Sequence[Layer], Profile, CoverageSettings], CoverageRecord]
+Make = Callable[[Reference, CoverageSettings], CoverageRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +58,16 @@ class Criterion:
     Attributes:
         name: as written on the command line.
         summary: one line for a list.
-        needs_profile: whether it refers to training data.
+        needs_profile: whether it refers to training data; if not, the reference may hold none.
         make: an empty record.
+        needs_output: whether its record must be shown the network's output, too.
     """
 
     name: str
     summary: str
     needs_profile: bool
     make: Make
+    needs_output: bool = False
 
 
 CRITERIA: Mapping[str, Criterion] = MappingProxyType(
@@ -71,57 +78,79 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
                 "nc",
                 "neurons above a threshold (DeepXplore)",
                 False,
-                lambda layers, _, s: MaskRecord(NeuronCoverage(s.threshold, s.scaled), layers),
+                lambda seen, s: MaskRecord(NeuronCoverage(s.threshold, s.scaled), seen.layers),
             ),
             Criterion(
                 "kmnc",
                 "k sections of each neuron's training range (DeepGauge)",
                 True,
-                lambda layers, seen, s: MaskRecord(MultisectionCoverage(seen, s.k), layers),
+                lambda seen, s: MaskRecord(MultisectionCoverage(seen.profile, s.k), seen.layers),
             ),
             Criterion(
                 "nbc",
                 "values beyond either end of the training range (DeepGauge)",
                 True,
-                lambda layers, seen, s: MaskRecord(BoundaryCoverage(seen, s.deviations), layers),
+                lambda seen, s: MaskRecord(
+                    BoundaryCoverage(seen.profile, s.deviations), seen.layers
+                ),
             ),
             Criterion(
                 "snac",
                 "values above the training range (DeepGauge)",
                 True,
-                lambda layers, seen, s: MaskRecord(
-                    StrongActivationCoverage(seen, s.deviations), layers
+                lambda seen, s: MaskRecord(
+                    StrongActivationCoverage(seen.profile, s.deviations), seen.layers
                 ),
             ),
             Criterion(
                 "tknc",
                 "neurons among the most active of their layer (DeepGauge)",
                 False,
-                lambda layers, _, s: MaskRecord(TopNeuronCoverage(s.top), layers),
+                lambda seen, s: MaskRecord(TopNeuronCoverage(s.top), seen.layers),
             ),
             Criterion(
                 "tknp",
                 "distinct combinations of most active neurons, a count (DeepGauge)",
                 False,
-                lambda layers, _, s: TopPatternRecord(layers, s.top),
+                lambda seen, s: TopPatternRecord(seen.layers, s.top),
             ),
             Criterion(
                 "nlc",
                 "spread of each layer's activations, no share (Yuan et al.)",
                 False,
-                lambda layers, _, s: SpreadRecord(layers),
+                lambda seen, s: SpreadRecord(seen.layers),
             ),
             Criterion(
                 "ssc",
                 "a neuron alone flips one of the next layer (MC/DC, sign-sign)",
                 False,
-                lambda layers, _, s: PairRecord(layers),
+                lambda seen, s: PairRecord(seen.layers),
             ),
             Criterion(
                 "vsc",
                 "a neuron's value flips one of the next layer (MC/DC, value-sign)",
                 False,
-                lambda layers, _, s: PairRecord(layers, ratio=s.ratio),
+                lambda seen, s: PairRecord(seen.layers, ratio=s.ratio),
+            ),
+            Criterion(
+                "lsc",
+                "sections of surprise, by likelihood under the class's traces (Kim et al.)",
+                True,
+                lambda seen, s: SurpriseRecord(Surprise(seen), "likelihood", buckets=s.buckets),
+                needs_output=True,
+            ),
+            Criterion(
+                "dsc",
+                "sections of surprise, by distance to the class's traces (Kim et al.)",
+                True,
+                lambda seen, s: SurpriseRecord(Surprise(seen), "distance", buckets=s.buckets),
+                needs_output=True,
+            ),
+            Criterion(
+                "idc",
+                "combinations of what the most relevant neurons do (Gerasimou et al.)",
+                True,
+                lambda seen, s: ImportanceRecord(seen, s.important),
             ),
         )
     }
