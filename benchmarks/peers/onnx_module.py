@@ -121,6 +121,19 @@ def build_conv(node: onnx.NodeProto, attributes: Attributes, constants: list[Ten
     return conv
 
 
+def build_batch_norm(
+    node: onnx.NodeProto, attributes: Attributes, constants: list[Tensor]
+) -> nn.Module:
+    """Batch normalisation by constant statistics."""
+    scale, bias, mean, variance = constants
+    epsilon = attributes.get("epsilon", 1e-5)
+    assert isinstance(epsilon, float)
+    norm = nn.BatchNorm2d(len(scale), eps=epsilon)
+    state = {"weight": scale, "bias": bias, "running_mean": mean, "running_var": variance}
+    norm.load_state_dict(state, strict=False)
+    return norm
+
+
 def build_pool(node: onnx.NodeProto, attributes: Attributes, constants: list[Tensor]) -> nn.Module:
     """Unpadded 2-D pooling."""
     pads = integers(attributes, "pads", [0, 0, 0, 0])
@@ -152,6 +165,7 @@ Builder = Callable[[onnx.NodeProto, Attributes, list[Tensor]], nn.Module]
 BUILDERS: dict[str, Builder] = {
     "Gemm": build_gemm,
     "Conv": build_conv,
+    "BatchNormalization": build_batch_norm,
     "Relu": lambda node, attributes, constants: nn.ReLU(),
     "Sigmoid": lambda node, attributes, constants: nn.Sigmoid(),
     "Add": lambda node, attributes, constants: Sum(),
