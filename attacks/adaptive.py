@@ -14,6 +14,7 @@ from attacks.descent import Lanes
 from attacks.losses import Loss
 from attacks.oracle import Oracle, Probe
 from attacks.region import Region
+from attacks.stepping import Stepper
 
 # The first step, as a fraction of the radius, and the share of a step kept beside the momentum.
 FIRST_SIZE = 2.0
@@ -145,17 +146,18 @@ class AdaptiveDescent:
         region = (self.region or oracle.region).rows(lanes.rows)
         probe = oracle.probe(lanes.rows, lanes.points, self.loss, lanes.towards)
         state = State.begin(lanes, probe, region)
+        stepper = Stepper.within(region)
         targeted = lanes.towards is not None
         checkpoints = self._checkpoints(region.p)
         checked = 0
         for step in range(self.steps):
-            if self.early_stop:
-                going = ~(oracle.margin[state.rows] < 0)
-                if not bool(going.all()):
-                    state, region = state.keep(going), region.rows(going)
+            going = oracle.going(state.rows) if self.early_stop else None
+            if going is not None:
+                state, region = state.keep(going), region.rows(going)
+                stepper = stepper.rows(going)
             if not len(state.rows):
                 break
-            there = self._next(region, state, first=step == 0)
+            there = self._next(stepper, state, first=step == 0)
             if step == self.steps - 1:
                 oracle.ask(state.rows, there)
                 break
@@ -173,16 +175,17 @@ class AdaptiveDescent:
             return set(range(period, self.steps, period))
         return set(checkpoints_of(self.steps))
 
-    def _next(self, region: Region, state: State, *, first: bool) -> Tensor:
+    def _next(self, stepper: Stepper, state: State, *, first: bool) -> Tensor:
         """The next points, within the region."""
+        region = stepper.region
         if region.p == 1:
             return region.project(state.at + sparse_move(region, state))
-        there = region.project(region.step(state.at, -state.slope, state.size, density=1.0))
+        there = stepper.descend(state.at, state.slope, state.size)
         if first:
             return there
         # x + a (z - x) + (1 - a) (x - x_before)
-        push = FORWARD_SHARE * (there - state.at) + (1 - FORWARD_SHARE) * (state.at - state.before)
-        return region.project(state.at + push)
+        there = there.mul_(FORWARD_SHARE).add_(state.at, alpha=2 - 2 * FORWARD_SHARE)
+        return stepper.settle(there.sub_(state.before, alpha=1 - FORWARD_SHARE))
 
 
 def checkpoints_of(steps: int) -> list[int]:

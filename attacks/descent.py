@@ -14,6 +14,7 @@ from torch import Tensor
 from attacks.errors import AttackInputError
 from attacks.losses import loss_named
 from attacks.oracle import Oracle
+from attacks.stepping import Stepper
 
 SCHEDULES = ("constant", "cosine")
 # L1 steps begin on this share of the entries and narrow geometrically to a single one: early ones
@@ -92,24 +93,23 @@ class Descent:
         loss = loss_named(self.loss)
         rows, at, towards = lanes.rows, lanes.points, lanes.towards
         before = at
-        region = oracle.region.rows(rows)
+        stepper = Stepper.within(oracle.region.rows(rows))
         entries = at[0].numel() if len(at) else 1
         for step in range(self.steps):
             if not len(rows):
                 return
             slope = oracle.slope(rows, at, loss, towards)
-            if self.early_stop:
-                going = ~(oracle.margin[rows] < 0)
-                if not bool(going.all()):
-                    rows, at, before, slope = rows[going], at[going], before[going], slope[going]
-                    towards = None if towards is None else towards[going]
-                    region = region.rows(going)
+            going = oracle.going(rows) if self.early_stop else None
+            if going is not None:
+                rows, at, before, slope = rows[going], at[going], before[going], slope[going]
+                towards = None if towards is None else towards[going]
+                stepper = stepper.rows(going)
             if step == 0 and self.leap:
-                there = region.extreme(-slope)
+                there = stepper.region.extreme(-slope)
             else:
-                size = region.eps.new_full((len(rows),), self.size_at(step) * (1 - self.momentum))
-                there = region.step(at, -slope, size, self.density_at(step, entries))
-                there = region.project(there + self.momentum * (at - before))
+                push = (at - before).mul_(self.momentum) if self.momentum else None
+                size = self.size_at(step) * (1 - self.momentum)
+                there = stepper.descend(at, slope, size, self.density_at(step, entries), push)
             at, before = there, at
         if len(rows):
             oracle.ask(rows, at)

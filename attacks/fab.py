@@ -140,8 +140,8 @@ class Plan:
         """Walk all lanes; the oracle keeps what lies within the radius."""
         rows, at, towards = lanes.rows, lanes.points, lanes.towards
         for _ in range(self.fab.steps):
-            going = ~(oracle.margin[rows] < 0)
-            if not bool(going.all()):
+            going = oracle.going(rows)
+            if going is not None:
                 rows, at = rows[going], at[going]
                 towards = None if towards is None else towards[going]
             if not len(rows):

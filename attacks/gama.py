@@ -119,11 +119,10 @@ class Guided:
         for step in range(self.gama.steps):
             loss = guided_margin(oracle.logits[rows], self.gama.weight_at(step))
             slope = oracle.slope(rows, at, loss)
-            if self.gama.early_stop:
-                going = ~(oracle.margin[rows] < 0)
-                if not bool(going.all()):
-                    rows, at, slope = rows[going], at[going], slope[going]
-                    region = region.rows(going)
+            going = oracle.going(rows) if self.gama.early_stop else None
+            if going is not None:
+                rows, at, slope = rows[going], at[going], slope[going]
+                region = region.rows(going)
             if not len(rows):
                 return
             size = region.eps.new_full((len(rows),), self.gama.size_at(step))

@@ -74,6 +74,38 @@ def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor
     return margin(logits, labels, targets) / torch.where(spread > 0, spread, 1.0)
 
 
+def graded(
+    loss: Loss, logits: Tensor, labels: Tensor, targets: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """A loss and its derivative by the logits; shapes (batch,) and (batch, classes).
+
+    In closed form for the margin and the cross-entropy, which spares autograd a dozen small steps
+    per call; by autograd for any other loss. Where rivals tie, the margin's is the first one's.
+    """
+    if loss not in (margin, cross_entropy):
+        with torch.enable_grad():
+            leaf = logits.detach().requires_grad_()
+            level = loss(leaf, labels, targets)
+            if not level.requires_grad:
+                return level, torch.zeros_like(logits)
+            (slope,) = torch.autograd.grad(level.sum(), leaf)
+        return level.detach(), slope
+    logits = logits.detach()
+    if loss is cross_entropy:
+        level = cross_entropy(logits, labels, targets)
+        aim = labels if targets is None else targets
+        others = without(logits, aim).softmax(dim=1).scatter(1, aim[:, None], -1.0)
+        return level, others.neg() if targets is None else others
+    own = logits.gather(1, labels[:, None])
+    if targets is None:
+        rival, place = without(logits, labels).max(dim=1, keepdim=True)
+    else:
+        place = targets[:, None]
+        rival = logits.gather(1, place)
+    slope = torch.zeros_like(logits).scatter_(1, labels[:, None], 1.0)
+    return (own - rival).squeeze(1), slope.scatter_add_(1, place, -torch.ones_like(rival))
+
+
 LOSSES: Mapping[str, Loss] = MappingProxyType({"ce": cross_entropy, "dlr": dlr, "margin": margin})
 
 

@@ -118,11 +118,10 @@ class Momentum:
                 oracle.ask(rows, at)
             else:
                 slope = self._slope(oracle, rows, at, step)
-            if attack.early_stop:
-                going = ~(oracle.margin[rows] < 0)
-                if not bool(going.all()):
-                    rows, at, slope = rows[going], at[going], slope[going]
-                    gathered, region = gathered[going], region.rows(going)
+            going = oracle.going(rows) if attack.early_stop else None
+            if going is not None:
+                rows, at, slope = rows[going], at[going], slope[going]
+                gathered, region = gathered[going], region.rows(going)
             if not len(rows):
                 return
             size = region.eps.new_full((len(rows),), 1 / attack.steps)

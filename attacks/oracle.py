@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from attacks.ball import Ball
 from attacks.errors import AttackInputError
-from attacks.losses import Loss, margin, without
+from attacks.losses import Loss, graded, margin, without
 from attacks.protocol import Model
 from attacks.randomness import content_keys, derive_keys
 from attacks.result import AttackResult
+from attacks.tally import Tally
 
 # What a model is shown of points, of the same shape; differentiable.
 View = Callable[[Tensor], Tensor]
@@ -46,7 +47,6 @@ class Oracle:
         keys: shape (batch,), int64, of the samples; for random numbers.
         logits: shape (batch, classes), of the inputs themselves.
         margin: shape (batch,), the lowest seen for each sample; the inputs count.
-        forward, backward: shape (batch,), int64, queries so far.
 
     Raises:
         AttackInputError: if the arguments do not fit each other or the model.
@@ -87,21 +87,47 @@ class Oracle:
         if targets is not None:
             self.targets = check_classes("targets", targets, len(x), classes).to(x.device)
         self.keys = check_keys(sample_keys, x)
+        self._order = Order(self.labels[:0], False, False)
         self.candidate = x.clone()
         self.margin = self.goal(self.logits, torch.arange(len(x), device=x.device))
-        self.forward = torch.ones(len(x), dtype=torch.int64, device=x.device)
-        self.backward = torch.zeros_like(self.forward)
+        once = torch.ones(len(x), dtype=torch.int64, device=x.device)
+        self._forward, self._backward = Tally(once), Tally(torch.zeros_like(once))
+        self._blind = bool(self.margin.isnan().any())
         self.clean = self.margin < 0
+
+    @property
+    def forward(self) -> Tensor:
+        """Evaluations of the model so far; shape (batch,), int64."""
+        return self._forward.total()
+
+    @forward.setter
+    def forward(self, total: Tensor) -> None:
+        self._forward = Tally(total)
+
+    @property
+    def backward(self) -> Tensor:
+        """Gradients taken so far; shape (batch,), int64."""
+        return self._backward.total()
+
+    @backward.setter
+    def backward(self, total: Tensor) -> None:
+        self._backward = Tally(total)
 
     def goal(self, logits: Tensor, rows: Tensor) -> Tensor:
         """The margin to bring below 0, from logits of shape (rows, classes); shape (rows,)."""
         if self.targets is None:
-            return margin(logits, self.labels[rows])
+            everyone = self._order_of(rows).everyone
+            return margin(logits, self.labels if everyone else self.labels[rows])
         return -margin(logits, self.targets[rows])
 
     def open_rows(self) -> Tensor:
         """Which samples are still without a find; shape (open,), int64."""
         return (~(self.margin < 0)).nonzero().flatten()
+
+    def going(self, rows: Tensor) -> Tensor | None:
+        """Which of the samples are still without a find, shape (rows,); None if all are."""
+        done = (self.margin if self._order_of(rows).everyone else self.margin[rows]) < 0
+        return ~done if bool(done.any()) else None
 
     def lane_keys(self, rows: Tensor, attack: str, seed: int, lane: Tensor) -> Tensor:
         """Keys for the random numbers of (sample, attack, seed, lane); shape (rows,)."""
@@ -147,23 +173,24 @@ class Oracle:
                 about the points themselves: it is counted, but not remembered.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            leaf = points.detach().clone().requires_grad_()
+            leaf = points.detach().requires_grad_()
             logits = self.model(leaf if view is None else view(leaf))
-            labels = self.labels[rows]
+            labels = self.labels if self._order_of(rows).everyone else self.labels[rows]
             if self.targets is not None:
                 # Away from whichever rival leads: z_rival - z_t is then max_{j != t} z_j - z_t.
                 towards = self.targets[rows]
                 labels = without(logits.detach(), towards).argmax(dim=1)
-            level = loss(logits, labels, towards)
+            level, weight = graded(loss, logits, labels, towards)
             slope = None
-            if level.requires_grad:
-                (slope,) = torch.autograd.grad(level.sum(), leaf, allow_unused=True)
+            if logits.requires_grad:
+                (slope,) = torch.autograd.grad(logits, leaf, weight, allow_unused=True)
         if view is None:
-            self._remember(rows, points, self.goal(logits.detach(), rows))
+            own = loss is margin and towards is None
+            self._remember(rows, points, level if own else self.goal(logits.detach(), rows))
         else:
-            self.forward += torch.bincount(rows, minlength=len(self.forward))
-        self.backward += torch.bincount(rows, minlength=len(self.backward))
-        return Probe(level.detach(), torch.zeros_like(points) if slope is None else slope)
+            self._forward.add(rows)
+        self._backward.add(rows)
+        return Probe(level, torch.zeros_like(points) if slope is None else slope)
 
     def rivals(self, count: int) -> Tensor:
         """The likeliest classes besides each label at the inputs; shape (batch, <= count)."""
@@ -188,11 +215,20 @@ class Oracle:
 
     def _remember(self, rows: Tensor, points: Tensor, seen: Tensor) -> None:
         """Keep each sample's lowest margin; of equal ones the earliest. NaN beats nothing."""
-        self.forward += torch.bincount(rows, minlength=len(self.forward))
-        level = torch.where(seen.isnan(), torch.inf, seen)
+        self._forward.add(rows)
         if self.roaming:
             inside = self.region.rows(rows).contains(points)
-            level = torch.where(inside, level, torch.inf)
+            seen = torch.where(inside, seen, torch.inf)
+        order = self._order_of(rows)
+        if order.distinct and not self._blind:
+            better = seen < (self.margin if order.everyone else self.margin[rows])
+            lanes = better.nonzero().flatten()
+            if len(lanes):
+                samples = lanes if order.everyone else rows[lanes]
+                self.candidate[samples] = points[lanes]
+                self.margin[samples] = seen[lanes]
+            return
+        level = torch.where(seen.isnan(), torch.inf, seen)
         held = torch.where(self.margin.isnan(), torch.inf, self.margin)
         least = held.scatter_reduce(0, rows, level, "amin")
         better = (level == least[rows]) & (level < held[rows])
@@ -202,6 +238,28 @@ class Oracle:
         chosen = first[first < len(rows)]
         self.candidate[rows[chosen]] = points[chosen]
         self.margin[rows[chosen]] = seen[chosen]
+
+    def _order_of(self, rows: Tensor) -> "Order":
+        """What is known of `rows`; worked out when a walk first asks with them."""
+        if rows is not self._order.rows:
+            distinct = bool((rows[1:] > rows[:-1]).all())
+            self._order = Order(rows, distinct, distinct and len(rows) == len(self.labels))
+        return self._order
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Order:
+    """Rows in the order in which a query lists them.
+
+    Attributes:
+        rows: shape (rows,), int64.
+        distinct: whether they rise, so that each sample occurs at most once.
+        everyone: whether they are just 0, 1, 2, ...
+    """
+
+    rows: Tensor
+    distinct: bool
+    everyone: bool
 
 
 def check_steady(model: Model) -> None:

@@ -111,11 +111,10 @@ class Search:
         level = oracle.ask(rows, best)
         move = squares if region.p == torch.inf else transfers
         for query in range(1, self.square.queries):
-            if self.square.early_stop:
-                going = ~(oracle.margin[rows] < 0)
-                if not bool(going.all()):
-                    rows, best, level = rows[going], best[going], level[going]
-                    keys, region = keys[going], region.rows(going)
+            going = oracle.going(rows) if self.square.early_stop else None
+            if going is not None:
+                rows, best, level = rows[going], best[going], level[going]
+                keys, region = keys[going], region.rows(going)
             if not len(rows):
                 return
             there = move(region, best, self.square.share_at(query), derive_keys(keys, query))

@@ -116,7 +116,8 @@ def wrong(case: Case, images: Tensor) -> Tensor:
         own = case.net(images)
         held = own.gather(1, case.labels[:, None]).squeeze(1)
         others = own.scatter(1, case.labels[:, None], -torch.inf).amax(dim=1)
-    return others > held
+    lost: Tensor = others > held
+    return lost
 
 
 def distances(case: Case, images: Tensor, p: float) -> Tensor:
@@ -124,7 +125,7 @@ def distances(case: Case, images: Tensor, p: float) -> Tensor:
     moved = (images.double() - case.x.double()).flatten(1)
     far: Tensor = torch.linalg.vector_norm(moved, ord=p, dim=1)
     inside = ((images >= 0) & (images <= 1)).flatten(1).all(dim=1)
-    return torch.where(wrong(case, images) & inside, far, math.inf)
+    return torch.where(wrong(case, images) & inside, far, torch.inf)
 
 
 def measured(command: str, case: Case, kind: str, tool: str, run: Run, budget: Budget) -> Record:
@@ -285,13 +286,13 @@ def listed(known: Mapping[str, object]) -> Callable[[str], list[str]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the comparison that a command line describes; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.attacks", description=__doc__.split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="benchmarks.attacks", description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=tuple(COMMANDS))
     parser.add_argument("--models", type=listed(SOURCES), default=list(SOURCES))
     parser.add_argument("--norms", type=listed(NORMS), default=["inf"])
-    parser.add_argument("--kinds", type=listed(our_attacks.WITHIN), default=list(our_attacks.WITHIN))
+    parser.add_argument(
+        "--kinds", type=listed(our_attacks.WITHIN), default=list(our_attacks.WITHIN)
+    )
     parser.add_argument("--samples", type=int, default=50)
     parser.add_argument("--steps", type=int, help="gradient steps (queries for square)")
     parser.add_argument("--repeats", type=int, default=5)

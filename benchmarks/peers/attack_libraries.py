@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 ENVIRONMENT = {
@@ -136,16 +135,12 @@ def fixed_radius(libraries: Libraries) -> dict[str, dict[str, Run]]:
             return checked(attack.perturb(x, labels))
 
         def original_fab(net: nn.Module, x: Tensor, labels: Tensor, budget: Budget) -> Tensor:
-            attack = fab(
-                net, budget.norm, 1, budget.steps, budget.eps, seed=SEED, targeted=True
-            )
+            attack = fab(net, budget.norm, 1, budget.steps, budget.eps, seed=SEED, targeted=True)
             attack.device = "cpu"
             return checked(attack.perturb(x, labels))
 
         def original_square(net: nn.Module, x: Tensor, labels: Tensor, budget: Budget) -> Tensor:
-            attack = square(
-                net, budget.norm, budget.steps, budget.eps, seed=SEED, device="cpu"
-            )
+            attack = square(net, budget.norm, budget.steps, budget.eps, seed=SEED, device="cpu")
             return checked(attack.perturb(x, labels))
 
         def original_whole(net: nn.Module, x: Tensor, labels: Tensor, budget: Budget) -> Tensor:

@@ -150,9 +150,7 @@ def of_foolbox(modules: Mapping[str, Any], p: float) -> dict[str, Run]:
         found["foolbox: ddn"] = wrapped("DDNAttack")
         found["foolbox: cw"] = wrapped("L2CarliniWagnerAttack", binary_search_steps=ROUNDS)
     if p == 1:
-        found["foolbox: ead"] = wrapped(
-            "EADAttack", binary_search_steps=ROUNDS, decision_rule="L1"
-        )
+        found["foolbox: ead"] = wrapped("EADAttack", binary_search_steps=ROUNDS, decision_rule="L1")
     return found
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from attacks import LOSSES, PGD, AttackInputError, Ball
-from attacks.losses import cross_entropy, dlr, margin
+from attacks.losses import cross_entropy, dlr, graded, margin
 
 
 def logits(classes: int, rows: int = 6, seed: int = 0) -> Tensor:
@@ -87,3 +87,19 @@ def test_every_loss_falls_as_the_label_loses() -> None:
     for loss in LOSSES.values():
         assert loss(closer, y, None) < loss(z, y, None)
         assert loss(closer, y, torch.tensor([1])) < loss(z, y, torch.tensor([1]))
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("targeted", [False, True])
+def test_derivatives_by_the_logits_are_autograds(name, targeted):
+    """Also for logits so far apart that float32 exponentials underflow."""
+    torch.manual_seed(0)
+    logits = torch.randn(40, 5) * torch.logspace(-2, 3, 40)[:, None]
+    labels = torch.randint(0, 5, (40,))
+    targets = (labels + torch.randint(1, 5, (40,))) % 5 if targeted else None
+    leaf = logits.clone().requires_grad_()
+    expected = LOSSES[name](leaf, labels, targets)
+    (slope,) = torch.autograd.grad(expected.sum(), leaf)
+    level, found = graded(LOSSES[name], logits, labels, targets)
+    assert torch.allclose(level, expected.detach())
+    assert torch.allclose(found, slope, rtol=1e-4, atol=1e-6)
