@@ -147,7 +147,8 @@ def along_curve(transform: Transform, cells: Cells, picture: Picture, segments: 
     off = grads.across.magnitude() * rounding[:, 0] + grads.down.magnitude() * rounding[:, 1]
 
     def split(values: Tensor) -> Tensor:
-        return values.unflatten(1, (boxes, segments))
+        parts: Tensor = values.unflatten(1, (boxes, segments))
+        return parts
 
     times_ = torch.linspace(-1, 1, segments + 1, dtype=torch.float64)
     parameters = cells.centre[:, None].repeat(1, segments + 1, 1)
