@@ -18,7 +18,17 @@ from verify.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "matplotlib", "scipy", "attacks")
-COMMANDS = ("certify", "attack", "radius", "compare", "coverage", "uncertainty", "ood", "info")
+COMMANDS = (
+    "certify",
+    "attack",
+    "radius",
+    "compare",
+    "confidence",
+    "coverage",
+    "uncertainty",
+    "ood",
+    "info",
+)
 
 
 def call(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:

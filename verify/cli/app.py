@@ -5,6 +5,7 @@ import typer
 from verify.cli.attack import attack
 from verify.cli.certify import certify
 from verify.cli.compare import compare
+from verify.cli.confidence import confidence
 from verify.cli.coverage import coverage
 from verify.cli.grouping import grouped
 from verify.cli.info import info
@@ -35,6 +36,7 @@ SHORT = {
     "attack": "Counterexamples at one radius.",
     "radius": "Certified and attacked radius of each input.",
     "compare": "Certified and attacked accuracy over radii.",
+    "confidence": "How far the model's certainty can be pushed.",
     "uncertainty": "What an ensemble or dropout network does not know.",
     "ood": "How well strange inputs are told from familiar ones.",
     "coverage": "What of a network a test set exercises, and what no input can.",
@@ -55,6 +57,7 @@ COMMANDS = (
     attack,
     radius,
     compare,
+    confidence,
     coverage,
     uncertainty,
     ood,

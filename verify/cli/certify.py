@@ -1,5 +1,9 @@
 """`verify certify`: a verdict for each input at one radius."""
 
+from typing import Annotated
+
+import typer
+
 from verify.cli.options import (
     AttackOptions,
     BoundOptions,
@@ -11,6 +15,14 @@ from verify.cli.options import (
 
 FALSIFIED, UNKNOWN = 1, 3
 
+Confidence = Annotated[
+    bool,
+    typer.Option(
+        "--confidence",
+        help="Certify the confidence instead of the class: 'verify confidence' with its defaults.",
+    ),
+]
+
 
 def certify(
     model: Model,
@@ -19,6 +31,7 @@ def certify(
     bounds: BoundOptions,
     attacks: AttackOptions,
     output: OutputOptions,
+    confidence: Confidence = False,
 ) -> int:
     """Decide for each input whether its class holds everywhere within --eps.
 
@@ -42,6 +55,10 @@ def certify(
     from verify.cli.session import bound_arguments, open_session, stamp
     from verify.values.result import Verdict
 
+    if confidence:
+        from verify.cli.confidence import certify_confidence
+
+        return certify_confidence(model, eps, data, bounds, attacks, output)
     show, arguments = presenter(output), bound_arguments(bounds)
     falsifier_of(attacks, None)  # a misspelt attack is refused before the model is read
     session = open_session(model, data, parsing.radius(eps))

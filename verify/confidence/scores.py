@@ -7,6 +7,7 @@ adds its own rounding (below 4e-6 relative, docs/guarantees.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,12 @@ class Scores:
     brier: Bounds
     possible: Tensor
     labels: Tensor
+
+    def take(self, rows: Tensor) -> Scores:
+        """Some of the batch, by indices or a mask."""
+        named = {name: bounds.take(rows) for name, bounds in self.named().items()}
+        probability = self.probability.take(rows)
+        return Scores(probability, **named, possible=self.possible[rows], labels=self.labels[rows])
 
     @property
     def may_be_right(self) -> Tensor:
@@ -153,3 +160,18 @@ def least_maximum(found: Differences, possible: Tensor) -> Tensor:
     ahead = found.upper.clamp(max=0).mT
     case = directed.exp_down(-directed.logsumexp_up(ahead, 2))
     return torch.where(possible, case, torch.inf).amin(dim=1).clamp(max=1)
+
+
+def of_parts(parts: Sequence[Scores]) -> Scores:
+    """The scores of several batches as one."""
+
+    def joined(bounds: Sequence[Bounds]) -> Bounds:
+        lower, upper = [b.lower for b in bounds], [b.upper for b in bounds]
+        return Bounds(torch.cat(lower), torch.cat(upper))
+
+    return Scores(
+        joined([part.probability for part in parts]),
+        **{name: joined([part.named()[name] for part in parts]) for name in parts[0].named()},
+        possible=torch.cat([part.possible for part in parts]),
+        labels=torch.cat([part.labels for part in parts]),
+    )
