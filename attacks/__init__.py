@@ -14,6 +14,7 @@ from attacks.apgd import APGD
 from attacks.autoattack import AutoAttack, EnsembleResult
 from attacks.ball import Ball
 from attacks.bisection import Judge, minimal_radius
+from attacks.board import PortfolioResult
 from attacks.boundary import Boundary
 from attacks.carlini_wagner import CarliniWagner
 from attacks.confidence import Attained, ConfidenceAttack
@@ -33,7 +34,7 @@ from attacks.minimisers import MINIMISERS, minimiser_named
 from attacks.momentum import MIFGSM
 from attacks.pdpgd import PDPGD
 from attacks.pgd import PGD
-from attacks.portfolio import PortfolioResult, portfolio_radius
+from attacks.portfolio import portfolio_radius
 from attacks.protocol import Attack, Model
 from attacks.registry import ATTACKS, attack_named
 from attacks.result import AttackResult, RadiusResult

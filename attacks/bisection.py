@@ -175,6 +175,7 @@ def minimal_radius(
         )
         bracket.forward[rows] += result.forward
         bracket.backward[rows] += result.backward
+        oracle.heed(rows, result)
         before = bracket.radius[rows]
         case.offer(bracket, rows[result.found], result.candidate[result.found])
         improved = bracket.radius[rows] < before
@@ -189,6 +190,7 @@ def minimal_radius(
         margin=bracket.margin,
         forward=bracket.forward,
         backward=bracket.backward,
+        remarks=oracle.remarks(bracket.radius.isfinite(), judged=judge is not None),
     )
 
 

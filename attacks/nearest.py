@@ -126,6 +126,7 @@ class Nearest(Oracle):
         goal = self.goal(logits.detach(), rows)
         self._remember(rows, points, goal)
         self.backward += torch.bincount(rows, minlength=len(self.backward))
+        self.note_slope(rows, slope)
         flat = torch.zeros_like(points) if slope is None else slope
         return View(
             value=value.detach().double(),
@@ -165,16 +166,18 @@ class Nearest(Oracle):
     def outcome(self) -> RadiusResult:
         """What is known now."""
         near = self.radius <= self.region.eps
+        found = near & self.radius.isfinite()
         shape = (-1, *[1] * (self.candidate.dim() - 1))
         candidate = torch.where(near.view(shape), self.candidate, self.region.centre)
         assert bool(self.region.contains(candidate).all()), "a minimiser left its region"
         return RadiusResult(
             candidate=candidate,
             radius=torch.where(near, self.radius, math.inf),
-            found=near & self.radius.isfinite(),
+            found=found,
             margin=torch.where(near, self.margin, self.inputs_margin),
             forward=self.forward,
             backward=self.backward,
+            remarks=self.remarks(found),
         )
 
     def _range(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,6 +188,7 @@ class Nearest(Oracle):
     def _remember(self, rows: Tensor, points: Tensor, seen: Tensor) -> None:
         """Keep each sample's nearest misclassified point; of equally near ones the earliest."""
         self.forward += torch.bincount(rows, minlength=len(self.forward))
+        self.note_nan(rows, seen)
         lanes = (seen < 0).nonzero().flatten()
         if not len(lanes):
             return

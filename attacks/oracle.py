@@ -15,7 +15,14 @@ from attacks.errors import AttackInputError
 from attacks.losses import Loss, graded, margin, without
 from attacks.protocol import Model
 from attacks.randomness import content_keys, derive_keys
-from attacks.result import AttackResult
+from attacks.result import (
+    NOT_A_NUMBER,
+    NOT_REPLAYED,
+    TIE,
+    ZERO_GRADIENT,
+    AttackResult,
+    RadiusResult,
+)
 from attacks.tally import Tally
 
 # What a model is shown of points, of the same shape; differentiable.
@@ -47,6 +54,8 @@ class Oracle:
         keys: shape (batch,), int64, of the samples; for random numbers.
         logits: shape (batch, classes), of the inputs themselves.
         margin: shape (batch,), the lowest seen for each sample; the inputs count.
+        sloped: shape (batch,), bool: whether any gradient seen was not 0.
+        numberless: shape (batch,), bool: whether any margin seen was NaN.
 
     Raises:
         AttackInputError: if the arguments do not fit each other or the model.
@@ -94,6 +103,9 @@ class Oracle:
         self._forward, self._backward = Tally(once), Tally(torch.zeros_like(once))
         self._blind = bool(self.margin.isnan().any())
         self.clean = self.margin < 0
+        self.sloped = torch.zeros_like(self.clean)
+        self._some_flat = True
+        self.numberless = self.margin.isnan()
 
     @property
     def forward(self) -> Tensor:
@@ -190,7 +202,47 @@ class Oracle:
         else:
             self._forward.add(rows)
         self._backward.add(rows)
+        self.note_slope(rows, slope)
         return Probe(level, torch.zeros_like(points) if slope is None else slope)
+
+    def note_slope(self, rows: Tensor, slope: Tensor | None) -> None:
+        """Remember for which samples a gradient said anything; slope of shape (rows, *input)."""
+        if slope is not None and self._some_flat:
+            self.sloped[rows[(slope != 0).flatten(1).any(dim=1)]] = True
+            self._some_flat = not bool((self.sloped | self.clean).all())
+
+    def note_nan(self, rows: Tensor, seen: Tensor) -> None:
+        """Remember for which samples the model answered NaN; margins of shape (rows,)."""
+        numberless = seen.isnan()
+        if bool(numberless.any()):
+            self.numberless[rows[numberless]] = True
+
+    def heed(self, rows: Tensor, result: AttackResult | RadiusResult) -> None:
+        """Take over what another search of the samples `rows` remarked."""
+        if len(result.remarks) == len(rows):
+            flat = [ZERO_GRADIENT in remarks for remarks in result.remarks]
+            numberless = [NOT_A_NUMBER in remarks for remarks in result.remarks]
+            self.sloped[rows] |= ~self.clean.new_tensor(flat) & (result.backward > 0)
+            self.numberless[rows] |= self.clean.new_tensor(numberless)
+
+    def remarks(self, found: Tensor, judged: bool = False) -> tuple[tuple[str, ...], ...]:
+        """What a reader should know of each sample; see `attacks.result.REMARKS`.
+
+        Args:
+            found: shape (batch,), bool: the samples for which the result holds a point.
+            judged: whether somebody besides torch confirmed it.
+        """
+        signs = {
+            ZERO_GRADIENT: (self.backward > 0) & ~self.sloped,
+            TIE: self.margin == 0,
+            NOT_A_NUMBER: self.numberless,
+            NOT_REPLAYED: found & (not judged),
+        }
+        columns = {name: where.tolist() for name, where in signs.items() if bool(where.any())}
+        return tuple(
+            tuple(name for name, column in columns.items() if column[row])
+            for row in range(len(found))
+        )
 
     def rivals(self, count: int) -> Tensor:
         """The likeliest classes besides each label at the inputs; shape (batch, <= count)."""
@@ -211,11 +263,13 @@ class Oracle:
             forward=self.forward,
             backward=self.backward,
             attack=tuple(("clean" if clean else name) if hit else "" for hit, clean in winners),
+            remarks=self.remarks(found),
         )
 
     def _remember(self, rows: Tensor, points: Tensor, seen: Tensor) -> None:
         """Keep each sample's lowest margin; of equal ones the earliest. NaN beats nothing."""
         self._forward.add(rows)
+        self.note_nan(rows, seen)
         if self.roaming:
             inside = self.region.rows(rows).contains(points)
             seen = torch.where(inside, seen, torch.inf)

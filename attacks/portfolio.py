@@ -4,10 +4,8 @@ No single attack is best on every net, norm and sample, so the result is the min
 cheap searches run first: what they find is where the dear ones begin.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from attacks.ball import Ball
 from attacks.bisection import Judge
+from attacks.board import TOLERANCE, Board, PortfolioResult
 from attacks.ddn import DDN
 from attacks.deepfool import DeepFool
 from attacks.errors import AttackInputError
@@ -27,12 +26,11 @@ from attacks.pgd import PGD
 from attacks.protocol import Model
 from attacks.refinement import MOST_ENTRIES
 from attacks.refinement import refine as refine_pieces
-from attacks.result import RadiusResult
 from attacks.scouting import scout
 from attacks.sigma_zero import SigmaZero
 from attacks.targeted_l1 import TargetedL1
 
-CLEAN, LINE, SCOUT, PGD_ROUNDS = "clean", "line", "scout", "pgd"
+LINE, SCOUT, PGD_ROUNDS = "line", "scout", "pgd"
 # What runs where the caller names no members, cheapest first.
 MEMBERS: Mapping[float, Mapping[str, Minimiser]] = MappingProxyType(
     {
@@ -69,27 +67,13 @@ REFINED: Mapping[float, int] = MappingProxyType(
 )
 # PGD first tries balls smaller by this share than the distance held; each success doubles it, each
 # failure divides it by four; smaller than the tolerance, it is not worth a round.
-FIRST_CUT, CUT_FACTOR_DOWN, CUT_FACTOR_UP, TOLERANCE = 0.01, 0.25, 2.0, 1e-3
+FIRST_CUT, CUT_FACTOR_DOWN, CUT_FACTOR_UP = 0.01, 0.25, 2.0
 SEARCHER = PGD(restarts=1)
 # Lengths asked at once along the descent direction and towards a find, besides its own.
 LINE_POINTS = 12
 # Linear pieces visited at most after the members; the shares of the way to each piece's minimum
 # that are asked, a little beyond it; and the relative gain below which it is left at that.
 PIECES, SHARES, BEYOND, PIECE_GAIN = 10, (1.0, 0.5, 0.2, 0.05), 1 + 1e-6, 1e-5
-# A candidate that the judge refuses is pushed outwards by these shares of its own length.
-PUSHES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PortfolioResult(RadiusResult):
-    """The least of several upper bounds on each sample's robustness radius.
-
-    Attributes:
-        attack: per sample the name of the search that found the candidate: a member's, "line",
-            "scout", "pgd", "clean" where the input itself is misclassified, "" where there is none.
-    """
-
-    attack: tuple[str, ...]
 
 
 def portfolio_radius(
@@ -196,107 +180,6 @@ def floor_of(floor: Tensor | None, oracle: Nearest) -> Tensor:
             f"expected {tuple(oracle.radius.shape)}, one proven radius per sample."
         )
     return floor.to(oracle.radius)
-
-
-@dataclass(slots=True, eq=False)
-class Board:
-    """The best accepted candidate per sample, and who found it; mutable.
-
-    The oracle's own record serves as the record here: it is set back where the judge refuses.
-    """
-
-    oracle: Nearest
-    judge: Judge | None
-    proven: Tensor
-    names: list[str] = dataclasses.field(default_factory=list)
-    candidate: Tensor = dataclasses.field(init=False)
-    radius: Tensor = dataclasses.field(init=False)
-    margin: Tensor = dataclasses.field(init=False)
-
-    def __post_init__(self) -> None:
-        """What is known before any search: the inputs that are misclassified as they are."""
-        oracle = self.oracle
-        self.candidate, self.radius = oracle.candidate.clone(), oracle.radius.clone()
-        self.margin = oracle.margin.clone()
-        wrong = oracle.clean.nonzero().flatten()
-        if self.judge is not None and len(wrong):
-            refused = wrong[~self.judge(self.candidate[wrong], wrong).to(wrong.device)]
-            self.radius[refused] = math.inf
-        self.names = [CLEAN if r == 0 else "" for r in self.radius.tolist()]
-
-    def open(self, rows: Tensor) -> Tensor:
-        """Those of the samples `rows` whose radius may still fall by more than the tolerance."""
-        return rows[self.radius[rows] > (1 + TOLERANCE) * self.proven[rows]]
-
-    def offer(self, name: str, rows: Tensor, found: RadiusResult) -> None:
-        """Take what a search found for the samples `rows`, after asking the model and the judge."""
-        oracle = self.oracle
-        oracle.forward[rows] += found.forward
-        oracle.backward[rows] += found.backward
-        nearer = found.found & (found.radius < self.radius[rows])
-        if bool(nearer.any()):
-            oracle.ask(rows[nearer], found.candidate[nearer])
-        self.take(name)
-
-    def take(self, name: str | None) -> None:
-        """Accept what the oracle holds and is nearer, or set the oracle back to what was held.
-
-        Args:
-            name: who found it; None for a refinement of what was held, which stays credited.
-        """
-        oracle = self.oracle
-        nearer = (oracle.radius < self.radius).nonzero().flatten()
-        if self.judge is not None and len(nearer):
-            accepted = self.judge(oracle.candidate[nearer], nearer).to(nearer.device)
-            self._push(nearer[~accepted], name)
-            nearer = nearer[accepted]
-        self._accept(nearer, name)
-        oracle.candidate, oracle.margin = self.candidate.clone(), self.margin.clone()
-        oracle.radius = self.radius.clone()
-
-    def _push(self, rows: Tensor, name: str | None) -> None:
-        """Offer refused candidates again, each time a little farther out."""
-        oracle = self.oracle
-        assert self.judge is not None
-        refused = oracle.moved(rows, oracle.candidate[rows])
-        for share in PUSHES:
-            if not len(rows):
-                return
-            oracle.radius[rows] = self.radius[rows]
-            oracle.ask(rows, oracle.place(rows, (1 + share) * refused))
-            seen = oracle.radius[rows] < self.radius[rows]
-            accepted = seen.clone()
-            if bool(seen.any()):
-                chosen = rows[seen]
-                accepted[seen] = self.judge(oracle.candidate[chosen], chosen).to(rows.device)
-            self._accept(rows[accepted], name)
-            rows, refused = rows[~accepted], refused[~accepted]
-
-    def _accept(self, rows: Tensor, name: str | None) -> None:
-        """The oracle's points of these samples are the best from now on."""
-        self.candidate[rows] = self.oracle.candidate[rows]
-        self.radius[rows] = self.oracle.radius[rows]
-        self.margin[rows] = self.oracle.margin[rows]
-        for row in rows.tolist():
-            self.names[row] = self.names[row] if name is None else name
-
-    def result(self) -> PortfolioResult:
-        """What is known now; points beyond eps have served as starting points, and go."""
-        oracle = self.oracle
-        near = self.radius <= oracle.region.eps
-        found = near & self.radius.isfinite()
-        shape = (-1, *[1] * (self.candidate.dim() - 1))
-        return PortfolioResult(
-            candidate=torch.where(found.view(shape), self.candidate, oracle.region.centre),
-            radius=torch.where(found, self.radius, math.inf),
-            found=found,
-            margin=torch.where(found, self.margin, oracle.inputs_margin),
-            forward=oracle.forward,
-            backward=oracle.backward,
-            attack=tuple(
-                name if ok else "" for name, ok in zip(self.names, found.tolist(), strict=True)
-            ),
-        )
 
 
 def line_search(oracle: Nearest, rows: Tensor, start: Tensor | None) -> None:
