@@ -155,7 +155,7 @@ class TransformBox:
 
     def __str__(self) -> str:
         """As `parse` reads it."""
-        return " ".join(f"{p.kind}({p.low:.17g},{p.high:.17g})" for p in self.parameters)
+        return " ".join(f"{p.kind}({p.low!r},{p.high!r})" for p in self.parameters)
 
     @property
     def names(self) -> tuple[str, ...]:

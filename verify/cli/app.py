@@ -11,6 +11,8 @@ from verify.cli.grouping import grouped
 from verify.cli.info import info
 from verify.cli.ood import ood
 from verify.cli.radius import radius
+from verify.cli.spatial import spatial
+from verify.cli.transfer import transfer
 from verify.cli.uncertainty import uncertainty
 
 ABOUT = """How sure may I be of this prediction?
@@ -34,6 +36,8 @@ Exit codes:
 SHORT = {
     "certify": "A verdict for each input at one radius.",
     "attack": "Counterexamples at one radius.",
+    "spatial": "Rotations, shifts and lighting that fool the model.",
+    "transfer": "How often what fools one model fools another.",
     "radius": "Certified and attacked radius of each input.",
     "compare": "Certified and attacked accuracy over radii.",
     "confidence": "How far the model's certainty can be pushed.",
@@ -55,6 +59,8 @@ app = typer.Typer(
 COMMANDS = (
     certify,
     attack,
+    spatial,
+    transfer,
     radius,
     compare,
     confidence,
