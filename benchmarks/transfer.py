@@ -107,13 +107,31 @@ def embedded() -> dict[str, Model]:
     return made
 
 
+def of_found(result: Transfer) -> float:
+    """The mean over pairs of different nets of fooled / found: apart from the attack's success."""
+    pairs = ~torch.eye(len(result.targets), dtype=torch.bool)
+    fooled, found = (
+        kind[: len(result.targets)][pairs].sum(dim=1) for kind in (result.fooled, result.found)
+    )
+    return float((fooled / found).nanmean())
+
+
 def show(results: list[Transfer], ball: Ball) -> list[dict[str, object]]:
     """Print how the attacks compare; returns the same as records."""
     base = next(r for r in results if r.attack == BASELINE)
     table = Table(
         title=f"mean transfer over pairs of different nets, eps {ball.eps:g}, p {ball.p:g}"
     )
-    for heading in ("attack", "white box", "transfer", "95 %", "minus I-FGSM", "95 %", "verdict"):
+    for heading in (
+        "attack",
+        "white box",
+        "transfer",
+        "95 %",
+        "minus I-FGSM",
+        "95 %",
+        "verdict",
+        "of found",
+    ):
         table.add_column(heading, no_wrap=True)
     rows: list[dict[str, object]] = []
     for result in results:
@@ -131,6 +149,7 @@ def show(results: list[Transfer], ball: Ball) -> list[dict[str, object]]:
             f"{gain.value:+.3f}",
             f"{gain.low:+.3f}..{gain.high:+.3f}",
             verdict,
+            f"{of_found(result):.3f}",
         )
         rows.append(
             {
@@ -138,6 +157,7 @@ def show(results: list[Transfer], ball: Ball) -> list[dict[str, object]]:
                 "white_box": white,
                 "transfer": asdict(mean),
                 "minus_ifgsm": asdict(gain),
+                "of_found": of_found(result),
                 "sources": result.sources,
                 "targets": result.targets,
                 "rate": result.rate.tolist(),

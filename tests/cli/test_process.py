@@ -21,6 +21,8 @@ HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "matplotlib", "scipy", "attack
 COMMANDS = (
     "certify",
     "attack",
+    "spatial",
+    "transfer",
     "radius",
     "compare",
     "confidence",
