@@ -59,6 +59,7 @@ from uncertainty.mixture_entropy import (
     mixture_entropy,
     mixture_entropy_bounds,
 )
+from uncertainty.plots import plot_pit, plot_reliability, plot_risk_coverage
 from uncertainty.predictions import CategoricalMixture, GaussianMixture
 from uncertainty.sampling import (
     Floor,
@@ -69,6 +70,7 @@ from uncertainty.sampling import (
     wilson,
 )
 from uncertainty.scored import Scored, joined, score_events, score_logits, score_probabilities
+from uncertainty.selective import RiskCoverage, risk_coverage
 from uncertainty.smooth import smooth_calibration_error
 
 __all__ = [
@@ -93,6 +95,7 @@ __all__ = [
     "NotFittedError",
     "OneVersusRest",
     "PlattScaling",
+    "RiskCoverage",
     "Scored",
     "TemperatureScaling",
     "UncertaintyError",
@@ -121,8 +124,12 @@ __all__ = [
     "mixture_entropy",
     "mixture_entropy_bounds",
     "mutual_information",
+    "plot_pit",
+    "plot_reliability",
+    "plot_risk_coverage",
     "pooled_log_probabilities",
     "predictive_entropy",
+    "risk_coverage",
     "score_events",
     "score_logits",
     "score_probabilities",

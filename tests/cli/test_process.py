@@ -26,6 +26,7 @@ COMMANDS = (
     "radius",
     "compare",
     "confidence",
+    "calibrate",
     "coverage",
     "uncertainty",
     "ood",

@@ -56,7 +56,7 @@ class TemperatureScaling(Calibrator):
         if not d.any():
             self.temperature_ = 1.0  # logits that are all alike are the same at every temperature
             return
-        # Without a mistake the loss falls for ever, though its slope may underflow to 0 at both ends.
+        # Without a mistake the loss falls for ever, though its slope may underflow at both ends.
         warmest = bool((d > 0).any()) and derivatives(d, low)[0] >= 0
         if warmest or derivatives(d, high)[0] <= 0:
             self.temperature_ = self.bounds[1] if warmest else self.bounds[0]

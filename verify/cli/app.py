@@ -3,6 +3,7 @@
 import typer
 
 from verify.cli.attack import attack
+from verify.cli.calibrate import calibrate
 from verify.cli.certify import certify
 from verify.cli.compare import compare
 from verify.cli.confidence import confidence
@@ -41,6 +42,7 @@ SHORT = {
     "radius": "Certified and attacked radius of each input.",
     "compare": "Certified and attacked accuracy over radii.",
     "confidence": "How far the model's certainty can be pushed.",
+    "calibrate": "Confidences that hold what they say; writes the calibrated model.",
     "uncertainty": "What an ensemble or dropout network does not know.",
     "ood": "How well strange inputs are told from familiar ones.",
     "coverage": "What of a network a test set exercises, and what no input can.",
@@ -64,6 +66,7 @@ COMMANDS = (
     radius,
     compare,
     confidence,
+    calibrate,
     coverage,
     uncertainty,
     ood,
