@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
 from attacks.randomness import content_keys, derive_keys
-from uncertainty.calibration_error import Binning, CalibrationError, calibration_error
 from uncertainty.calibrators import CALIBRATORS, Calibrator, TemperatureScaling, VectorScaling
-from uncertainty.plots import plot_reliability
-from uncertainty.sampling import (
-    Floor,
-    Interval,
-    bootstrap_calibration_error,
-    bootstrap_mean,
-    calibration_floor,
-)
-from uncertainty.scored import Scored, score_logits
-from uncertainty.smooth import smooth_calibration_error
+from uncertainty.sampling import Interval, bootstrap_mean
 from verify.cli import parsing
+from verify.cli.calibration_table import Judgement, draw, print_table
 from verify.cli.onnx_scaling import scaled_model
 from verify.cli.options import DataOptions
 from verify.cli.presenting import Presenter
@@ -107,69 +95,6 @@ class Plan:
         return cls(method, output, plot, share, bins, seed)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Judgement:
-    """How well one set of logits is calibrated on the judging part."""
-
-    scored: Scored
-    error: CalibrationError
-    floor: Floor
-    interval: Interval
-    maximum: CalibrationError
-    smooth: float
-
-    @classmethod
-    def of(cls, logits: Logits, labels: Tensor, plan: Plan) -> Judgement:
-        """Every figure of the table."""
-        scored = score_logits(logits, labels, class_bins=plan.bins)
-        how = Binning(bins=plan.bins)
-        return cls(
-            scored,
-            calibration_error(scored, bins=plan.bins),
-            calibration_floor(scored, how, seed=plan.seed),
-            bootstrap_calibration_error(scored, how, seed=plan.seed),
-            calibration_error(scored, bins=plan.bins, norm="max"),
-            smooth_calibration_error(scored),
-        )
-
-    def as_summary(self) -> dict[str, object]:
-        """The figures as the record holds them."""
-        worst = self.maximum.worst_bin
-        return {
-            "accuracy": self.scored.accuracy,
-            "mean_confidence": self.scored.mean_confidence,
-            "nll": self.scored.nll,
-            "brier": self.scored.brier,
-            "ece": self.error.value,
-            "ece_low": self.interval.low,
-            "ece_high": self.interval.high,
-            "ece_floor": self.floor.mean,
-            "ece_floor_95": self.floor.quantile,
-            "ece_p_value": self.floor.p_value,
-            "smooth_ece": self.smooth,
-            "mce": self.maximum.value,
-            "mce_inputs": self.maximum.table.counts[worst],
-        }
-
-    def cells(self) -> dict[str, str]:
-        """The figures as people read them."""
-        worst = self.maximum.worst_bin
-        low, high = 100 * self.interval.low, 100 * self.interval.high
-        return {
-            "accuracy": f"{self.scored.accuracy:.2%}",
-            "mean confidence": f"{self.scored.mean_confidence:.2%}",
-            "NLL (nats)": f"{self.scored.nll:.4f}",
-            "Brier score": f"{self.scored.brier:.4f}",
-            "ECE": f"{self.error.value:.2%}",
-            "  95 % interval": f"{low:.2f} to {high:.2f} %",
-            "  floor: calibrated, by chance": f"{self.floor.mean:.2%}",
-            "  as large by chance: p": f"{self.floor.p_value:.3f}",
-            "smooth ECE": f"{self.smooth:.2%}",
-            "MCE (inputs in that bin)": f"{self.maximum.value:.2%} "
-            f"({self.maximum.table.counts[worst]})",
-        }
-
-
 @dataclass(frozen=True, slots=True)
 class Confidence:
     """One judged input's row."""
@@ -207,8 +132,10 @@ def calibrate_model(model: Path, data: DataOptions, plan: Plan, show: Presenter)
     fitting, judging = split_rows(session.data.x, plan)
     logits = logits_of(session)
     calibrator = CALIBRATORS[plan.method]().fit(logits[fitting], labels[fitting])
-    before = Judgement.of(logits[judging], labels[judging], plan)
-    after = Judgement.of(calibrator.transform(logits[judging]), labels[judging], plan)
+    before = Judgement.of(logits[judging], labels[judging], plan.bins, plan.seed)
+    after = Judgement.of(
+        calibrator.transform(logits[judging]), labels[judging], plan.bins, plan.seed
+    )
     change = bootstrap_mean(after.scored.log_losses - before.scored.log_losses, seed=plan.seed)
     notes = [*session.notes, *remarks(calibrator, len(fitting), len(judging)), verdict(change)]
     written: dict[str, object] = {"output": None}
@@ -249,7 +176,7 @@ def calibrate_model(model: Path, data: DataOptions, plan: Plan, show: Presenter)
         for n, i in enumerate(judging)
     ]
     show.write(show.record("calibrate", stamp(session), settings, rows, summary))
-    print_table(before, after, str(model), plan, show)
+    print_table(before, after, str(model), plan.method, show)
     show.say(notes)
 
 
@@ -376,33 +303,3 @@ def parameters_of(calibrator: Calibrator) -> dict[str, object]:
     if isinstance(calibrator, VectorScaling):
         return {"scale": calibrator.scale_, "shift": calibrator.shift_}
     return {}
-
-
-def draw(before: Judgement, after: Judgement, path: Path) -> None:
-    """The reliability diagrams side by side."""
-    figure = plot_reliability(
-        {"before": before.error, "after": after.error},
-        floors={"before": before.floor, "after": after.floor},
-    )
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format=path.suffix.lower().removeprefix("."), dpi=150)
-    write_whole(path, drawn.getvalue())
-
-
-def print_table(
-    before: Judgement, after: Judgement, model: str, plan: Plan, show: Presenter
-) -> None:
-    """Before and after; of a quiet run, one line."""
-    first, second = before.cells(), after.cells()
-    if show.options.quiet:
-        line = f"NLL {first['NLL (nats)']} to {second['NLL (nats)']}, "
-        line += f"ECE {first['ECE']} to {second['ECE']}, {len(before.scored)} inputs"
-        show.console.print(Text(line), soft_wrap=True)
-        return
-    table = Table(title=Text(f"calibrate {model}: {plan.method}, {len(before.scored)} inputs"))
-    table.add_column("")
-    for heading in ("before", "after"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, value in first.items():
-        table.add_row(name, value, second[name])
-    show.console.print(table)
