@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "readers": BASE,
     "runtime": BASE,
     "network": (*BASE, "readers", "runtime"),
+    "export": BASE,
     **dict.fromkeys(METHODS, BASE),
     "check": BASE,  # re-derives what bounders and search claim, so it shares nothing with them
     "search": (*BASE, *METHODS),
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runs": ("version", "errors", "values", "network", "recipes", "brackets", "api"),
     "__init__": (*FRONT, *STUDIES, "report", "runs"),
     "__main__": ("cli",),
-    "cli": ("__init__", *FRONT, *STUDIES, "report", "runs", "attacks", "uncertainty"),
+    "cli": ("__init__", *FRONT, *STUDIES, "export", "report", "runs", "attacks", "uncertainty"),
     "attacks": (),
     "uncertainty": (),
 }

@@ -9,7 +9,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 # A wheel carries the files inside the package; a clone (and an editable install of it) beside it.
 _FOLDERS = (_PACKAGE / "_examples", _PACKAGE.parent / "examples")
 
-EXAMPLE_FILES = ("digits.npz", "digits_conv.onnx", "digits_dense.onnx")
+EXAMPLE_FILES = ("digits.npz", "digits_train.npz", "digits_conv.onnx", "digits_dense.onnx")
 
 
 def example_path(name: str) -> Path:
