@@ -28,7 +28,7 @@ from torch import nn
 
 from attacks import APGD, PGD, Ball
 from attacks.defences import METHODS, Plan, Split, build, fit, ibp_initialise, method_named
-from benchmarks.machine import ROOT, describe
+from benchmarks.machine import describe
 from verify import certify
 from verify.export import onnx_bytes
 from verify.readers.datasets import load_dataset

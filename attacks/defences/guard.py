@@ -46,7 +46,7 @@ class Guard:
         accuracy = figures(net, withheld, ball, seed=seed).adversarial
         if self.fallen:
             return accuracy, False
-        if accuracy < self.best - DROP:
+        if self.weights and accuracy < self.best - DROP:
             self.fallen = True
             net.load_state_dict(self.weights)
             return accuracy, True
