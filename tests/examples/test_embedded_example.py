@@ -116,7 +116,7 @@ def test_the_held_out_split_is_stratified_and_unseen() -> None:
 
 
 def test_the_files_are_small() -> None:
-    """Each of the three files is below 300 kB, as fits a repository."""
+    """Each of the files is below 300 kB, as fits a repository."""
     assert all(example_path(name).stat().st_size < 300_000 for name in EXAMPLE_FILES)
 
 
