@@ -140,6 +140,6 @@ def check_finite(loss: Tensor, where: str) -> None:
     """
     if not bool(loss.isfinite()):
         raise AttackInputError(
-            f"The loss became {float(loss.detach())} in {where}: training diverged. Lower the learning "
-            "rate, give the radius a longer ramp, or look at the scale of the data."
+            f"The loss became {float(loss.detach())} in {where}: training diverged. Lower the "
+            "learning rate, give the radius a longer ramp, or look at the scale of the data."
         )

@@ -93,7 +93,7 @@ def test_verify_finds_the_same_by_its_own_code(name: str) -> None:
     """The interval and CROWN-IBP margins of `verify`, without its charge for rounding.
 
     CROWN's only for ReLU: around other curves the two draw other lines, none better throughout.
-    By intervals `verify` merges more than the last layer of the convolutional net.
+    `verify` merges more than the last layer of the convolutional net, and so is tighter there.
     """
     single, x = made(name, torch.float32), inputs(dtype=torch.float32)
     asked = question(x, LABELS, EPS, math.inf)
@@ -111,9 +111,9 @@ def test_verify_finds_the_same_by_its_own_code(name: str) -> None:
             others = torch.ones_like(ours, dtype=torch.bool).scatter(1, LABELS[:, None], False)
             theirs = bounder(problem).margin
             mine = ours[others].view(len(x), -1)
-            if (name, bound) == ("conv", interval_margins):
+            if name == "conv":
                 assert bool((mine <= theirs + 1e-6).all())
-            elif bound is interval_margins or name in {"relu", "conv", "residual"}:
+            elif bound is interval_margins or name in {"relu", "residual"}:
                 torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
 
 
