@@ -13,6 +13,7 @@ from verify.cli.info import info
 from verify.cli.ood import ood
 from verify.cli.radius import radius
 from verify.cli.spatial import spatial
+from verify.cli.train import train
 from verify.cli.transfer import transfer
 from verify.cli.uncertainty import uncertainty
 
@@ -46,6 +47,7 @@ SHORT = {
     "uncertainty": "What an ensemble or dropout network does not know.",
     "ood": "How well strange inputs are told from familiar ones.",
     "coverage": "What of a network a test set exercises, and what no input can.",
+    "train": "A robust network, trained and written as ONNX.",
     "info": "What a model consists of, and what is supported.",
 }
 
@@ -65,6 +67,7 @@ COMMANDS = (
     transfer,
     radius,
     compare,
+    train,
     confidence,
     calibrate,
     coverage,
