@@ -33,7 +33,8 @@ from benchmarks.peers.attack_libraries import Budget, Run
 ROUNDS = 5
 
 WITHIN: Mapping[str, Callable[[int, bool], Attack]] = {
-    "pgd": lambda steps, early: PGD(steps, 1, targeted=None, early_stop=early),
+    # One path from a random point, as the peers have it.
+    "pgd": lambda steps, early: PGD(steps, 1, targeted=None, start="random", early_stop=early),
     "apgd-ce": lambda steps, early: APGD(steps, early_stop=early),
     "apgd-dlr": lambda steps, early: APGD(steps, loss="dlr", early_stop=early),
     "apgd-t": lambda steps, early: APGD(steps, loss="dlr", targeted=9, early_stop=early),

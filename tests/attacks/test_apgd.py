@@ -104,8 +104,9 @@ def test_sparse_steps_begin_on_a_fifth_of_the_entries() -> None:
 def test_apgd_finds_no_fewer_than_textbook_pgd_at_equal_budget(p: float) -> None:
     """Same loss, steps, classes and starts on a digits net; the steps of PGD are constant."""
     case, ball = digits(), Ball(EPS[p], p, 0.0, 1.0)
+    x, labels = case.x, case.labels
     pgd = PGD(
-        steps=100,
+        steps=50,
         restarts=1,
         loss="dlr",
         step_size=0.25,
@@ -115,13 +116,13 @@ def test_apgd_finds_no_fewer_than_textbook_pgd_at_equal_budget(p: float) -> None
         start="random",
         targeted=9,
     )
-    plain = pgd(case.net, case.x, case.labels, ball).found
-    adaptive = APGD(loss="dlr", targeted=9)(case.net, case.x, case.labels, ball).found
+    plain = pgd(case.net, x, labels, ball).found
+    adaptive = APGD(50, loss="dlr", targeted=9)(case.net, x, labels, ball).found
     assert 20 < int(plain.sum()) <= int(adaptive.sum())
-    assert int(adaptive.sum()) >= int(PGD()(case.net, case.x, case.labels, ball).found.sum())
+    assert int(adaptive.sum()) >= int(PGD()(case.net, x, labels, ball).found.sum())
     # Without targets local minima decide: which are met is a matter of luck for one sample in 50.
-    one = replace(pgd, loss="ce", targeted=None)(case.net, case.x, case.labels, ball).found
-    other = APGD()(case.net, case.x, case.labels, ball).found
+    one = replace(pgd, loss="ce", targeted=None)(case.net, x, labels, ball).found
+    other = APGD(50)(case.net, x, labels, ball).found
     assert int(other.sum()) >= 0.98 * int(one.sum())
 
 
