@@ -30,6 +30,7 @@ COMMANDS = (
     "coverage",
     "uncertainty",
     "ood",
+    "geometric",
     "info",
 )
 

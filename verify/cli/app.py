@@ -8,6 +8,7 @@ from verify.cli.certify import certify
 from verify.cli.compare import compare
 from verify.cli.confidence import confidence
 from verify.cli.coverage import coverage
+from verify.cli.geometric import geometric
 from verify.cli.grouping import grouped
 from verify.cli.info import info
 from verify.cli.ood import ood
@@ -48,6 +49,7 @@ SHORT = {
     "ood": "How well strange inputs are told from familiar ones.",
     "coverage": "What of a network a test set exercises, and what no input can.",
     "train": "A robust network, trained and written as ONNX.",
+    "geometric": "Rotations, shifts, scalings, ... that change no prediction.",
     "info": "What a model consists of, and what is supported.",
 }
 
@@ -73,6 +75,7 @@ COMMANDS = (
     coverage,
     uncertainty,
     ood,
+    geometric,
     info,
 )
 for command in COMMANDS:

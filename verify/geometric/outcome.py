@@ -23,7 +23,8 @@ class GeometricResult:
         predicted: what the model says of the image itself.
         verdict: `VERIFIED` means for every parameter of the range and every float32 execution.
         margin: if verified, the certified lower bound of the least y_label - y_other; else NaN.
-        certified: no transformation of this share changes the label; rounded down.
+        certified: no transformation of a smaller share changes the label, and at 1
+            none in the whole range; rounded down.
         attacked: a counterexample of this share is known, rounded up; infinite if none is.
         volume: certified part of the whole range by volume, in [0, 1].
         boxes: how many boxes of parameters were bounded.
@@ -63,8 +64,8 @@ class GeometricResult:
             "predicted": self.predicted,
             "verdict": self.verdict.value,
             "margin": self.margin,
-            "eps": self.noise,
-            "norm": "inf",
+            "eps": self.noise or None,
+            "norm": "inf" if self.noise else None,
             "method": self.method,
             "seconds": self.seconds,
             "reason": self.reason,

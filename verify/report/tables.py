@@ -15,16 +15,27 @@ _STYLES = {"verified": "green", "falsified": "red", "unknown": "yellow"}
 _HEADINGS = {
     "radius_certified": "certified radius",
     "radius_attacked": "attacked radius",
+    "share_certified": "certified share",
+    "share_attacked": "attacked share",
     "seconds": "s",
 }
 _ROUNDING = {
     "margin": ROUND_FLOOR,
     "radius_certified": ROUND_FLOOR,
     "radius_attacked": ROUND_CEILING,
+    "share_certified": ROUND_FLOOR,
+    "share_attacked": ROUND_CEILING,
     "gap": ROUND_CEILING,
 }
-_NUMBERS = {"index", "label", "predicted", "margin", "eps", "seconds", "gap", *BRACKET_FIELDS}
-_ORDER = ("index", "label", "predicted", "verdict", *BRACKET_FIELDS, "gap", *RESULT_FIELDS[3:])
+_SHARES = ("share_certified", "share_attacked", "boxes")
+_NUMBERS = {
+    *("index", "label", "predicted", "margin", "eps", "seconds", "gap"),
+    *(*BRACKET_FIELDS, *_SHARES),
+}
+_ORDER = (
+    *("index", "label", "predicted", "verdict", *BRACKET_FIELDS, "gap", *_SHARES),
+    *RESULT_FIELDS[3:],
+)
 _HEAD = ("eps", "norm", "method")  # said once, above the table, where all rows agree
 
 
@@ -122,7 +133,9 @@ def _cell(column: str, value: object) -> Text:
     if column == "verdict" and isinstance(value, str):
         return Text(value, style=_STYLES.get(value, ""))
     if value is None:
-        return Text("none found" if column == "radius_attacked" else "-", style="dim")
+        return Text(
+            "none found" if column in ("radius_attacked", "share_attacked") else "-", style="dim"
+        )
     return Text(_number(value, column))
 
 

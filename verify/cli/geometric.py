@@ -1,0 +1,150 @@
+"""`verify geometric`: which rotations, shifts, scalings, ... change no prediction."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from verify.cli.options import DataOptions, Model, OutputOptions
+
+FALSIFIED, UNKNOWN = 1, 3
+SEARCH = "Transformation"
+
+
+@dataclass(frozen=True, slots=True)
+class GeometricOptions:
+    """What is done to the images, and how hard to try."""
+
+    transform: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Ranges, applied from left to right: rotation (degrees), translation, "
+            "translation_x, translation_y (pixels), scale, scale_x, scale_y (factors), shear_x, "
+            "shear_y; then contrast (factor), brightness (added).",
+            rich_help_panel=SEARCH,
+        ),
+    ]
+    pixel_noise: Annotated[
+        str,
+        typer.Option(
+            metavar="R",
+            help="Each pixel may move by this much on top; fractions such as 1/255 too.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = "0"
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="forward, crown, crown-ibp or ibp: how one box of parameters is bounded.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = "forward"
+    split: Annotated[
+        bool,
+        typer.Option(
+            "--split/--no-split",
+            help="Whether the range is split where bounds are too loose.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = True
+    most_boxes: Annotated[
+        int,
+        typer.Option(help="Boxes bounded per image at most.", rich_help_panel=SEARCH),
+    ] = 100_000
+    tolerance: Annotated[
+        str | None,
+        typer.Option(
+            help="After a counterexample, the search goes on below it until certified and "
+            "attacked share differ by less than this, relatively; 'none' stops at the first.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = "0.01"
+    timeout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Per image. Default: none.",
+            show_default=False,
+            rich_help_panel=SEARCH,
+        ),
+    ] = None
+    attack: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="auto, grid, random, gradient, or none: looks for counterexamples first; ONNX "
+            "Runtime decides.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = "auto"
+    seed: Annotated[
+        int, typer.Option(help="Of the attack's random numbers.", rich_help_panel=SEARCH)
+    ] = 0
+
+
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        metavar="FILE",
+        help="Certified and attacked accuracy over the range (.png, .svg or .pdf).",
+        show_default=False,
+    ),
+]
+Strip = Annotated[
+    Path | None,
+    typer.Option(
+        "--strip",
+        metavar="FILE",
+        help="Images, with the ends of their certified range and the first counterexample.",
+        show_default=False,
+    ),
+]
+
+
+def geometric(
+    model: Model,
+    options: GeometricOptions,
+    data: DataOptions,
+    output: OutputOptions,
+    plot: Plot = None,
+    strip: Strip = None,
+) -> int:
+    """Decide for each image whether its class holds under every transformation of a range.
+
+    "verified" is a proof for every parameter of the range, for grid_sample (bilinear, zero padding)
+    in float32 or float64 and every float32 execution of the file. A share s of the range is the
+    range shrunk towards what changes nothing: of rotation(-30,30), 0.5 is -15..15 degrees. No
+    transformation up to the certified share changes the class; one at the attacked share does.
+
+    \b
+    Examples:
+      verify geometric examples/digits_conv.onnx --transform "rotation(-5,5)" --limit 10
+      verify geometric net.onnx --data test.csv --transform "scale(0.95,1.05) rotation(-2,2)"
+      verify geometric net.onnx --data test.npz --transform "translation(-1,1) contrast(0.9,1.1)"
+
+    Exit code: 0 all verified, 1 some falsified, 2 bad input, 3 some unknown (and none falsified).
+    """
+    # Not before: `verify --help` need not wait for torch.
+    from verify.cli.presenting import presenter
+    from verify.cli.transforming import Claim, certify_all, draw, totals
+    from verify.values.result import Verdict
+
+    show = presenter(output)
+    claim = Claim.read(options, pictures=(plot, strip))
+    run = certify_all(model, data, claim, show)
+    results = run.done.results
+    summary = {**totals(results), "interrupted": run.done.interrupted}
+    record = show.record("geometric", run.stamp, run.settings, results, summary)
+    show.publish(record)
+    if results:
+        show.say(
+            [f"{name.replace('_', ' ')}: {value:g}" for name, value in totals(results).items()]
+        )
+        show.say(draw(run, plot, strip))
+    verdicts = {result.verdict for result in results}
+    code = UNKNOWN if Verdict.UNKNOWN in verdicts else 0
+    return run.done.exit_code(FALSIFIED if Verdict.FALSIFIED in verdicts else code)
