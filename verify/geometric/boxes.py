@@ -11,11 +11,11 @@ from torch import Tensor
 from verify.geometric.sampling import Cells, sampled
 from verify.geometric.transforms import Transform
 
-TRAVEL = 1.0
+TRAVEL = 1.5
 """Pixels that a sampled point may move by in a first box of one parameter (measured: beyond, most
 boxes of trained networks need a split)."""
-WIDE_TRAVEL = 3.0
-"""The same per parameter where there are several; boxes multiply, so they start wider."""
+WIDE_TRAVEL = 1.0
+"""The same per parameter where there are several: translations are then cut at whole pixels."""
 MOST_FIRST = 256
 """First boxes at most."""
 

@@ -128,9 +128,7 @@ class Search:
         problem = Problem(self.graph, Transformed(forms), spec)
         if self.settings.method == "forward":
             found = Forward()(problem)
-            worst = found.margin.argmin(dim=1)
-            rows = found.form.coeff.flatten(2)[torch.arange(len(worst)), worst]
-            return found.margin, effect(forms, rows)
+            return found.margin, effect(forms, found.coeff.flatten(1))
         if self.settings.method == "ibp":
             box = Box(forms.bounds.lower, forms.bounds.upper)
             margin = Interval()(Problem(self.graph, box, spec)).margin

@@ -17,10 +17,13 @@ from verify.bounders.interval import at_tail, over_interval
 from verify.geometric.region import Transformed
 from verify.graph.ir import Node
 from verify.ops.registry import lookup
+from verify.ops.windowed import dense
 from verify.problem import Problem
 from verify.values.bounds import Bounds
 from verify.values.budget import Budget
 from verify.values.linear_form import LinearForm
+from verify.values.region import settle
+from verify.values.relaxation import Relaxation
 from verify.values.rounding import FLOAT32, Rounding, gamma, unit
 
 UPWARD = 1.0 + 2.0**-30
@@ -90,9 +93,35 @@ class Forward:
             if here is not None:
                 walk.bounds[name] = walk.bounds[name].intersect(here.bounds())
         tail, form = at_tail(walk, problem)
-        start = walk.pulled(tail, form)
-        margin = torch.maximum(region.minimise(start), over_interval(walk, tail, form))
-        return Searched(margin, start)
+        margin = over_interval(walk, tail, form)
+        here = forms.get(tail)
+        if here is not None:
+            margin = torch.maximum(margin, over_forms(here, form))
+        required = problem.spec.required
+        coeff = margin.new_zeros(len(margin), *walk.graph.input.shape)
+
+        def pull(boxes: Tensor, rows: Tensor) -> None:
+            few = narrowed(walk, boxes)
+            start = few.pulled(tail, taken(form, boxes[:, None], rows))
+            better = torch.maximum(margin[boxes[:, None], rows], few.region.minimise(start))
+            margin[boxes[:, None], rows] = better
+            worst = better.argmin(dim=1)
+            flat = dense(start, walk.graph.input.shape).coeff
+            coeff[boxes] = flat[torch.arange(len(boxes)), worst]
+
+        # The worst row alone first: where that fails, no other row can save the box.
+        some = opened(margin, required).any(dim=1).nonzero().flatten()
+        if len(some):
+            rows = margin[some].argmin(dim=1, keepdim=True)
+            pull(some, rows)
+            saved = ~opened(margin[some].gather(1, rows), required)[:, 0]
+            rest = some[saved & opened(margin[some], required).any(dim=1)]
+            if len(rest):
+                left = opened(margin[rest], required)
+                # Boxes with fewer open rows are filled up with others of theirs.
+                order = left.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+                pull(rest, order[:, : int(left.sum(dim=1).max())])
+        return Searched(margin, coeff)
 
     def step(self, walk: BackwardPass, node: Node, inputs: list[Forms | None]) -> Forms | None:
         """The forms of one node from those of its inputs; None where there is no rule."""
@@ -110,15 +139,64 @@ class Forward:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Searched:
-    """Margins of a batch of boxes, and the forms over pixels that they came from.
+    """Margins of a batch of boxes, and the rows over pixels that they came from.
 
     Attributes:
         margin: lower bound of each row of the spec, shape (box, row).
-        form: the rows at the input, shape (box, row, *input).
+        coeff: the worst row at the input, shape (box, *input); zero where forms were enough.
     """
 
     margin: Tensor
-    form: LinearForm
+    coeff: Tensor
+
+
+def over_forms(forms: Forms, form: LinearForm) -> Tensor:
+    """The least values of rows over a node's forms, shape (box, row): A+·lower + A-·upper."""
+    rows = form.coeff.flatten(2)
+    lower, upper = (f.flatten(2).movedim(0, 2) for f in (forms.lower, forms.upper))
+    positive = rows.clamp(min=0)
+    affine = torch.matmul(positive, lower) + torch.matmul(rows - positive, upper)
+    value = affine[:, :, 0] + form.const - affine[:, :, 1:].abs().sum(dim=2)
+    size = torch.maximum(forms.lower.abs().sum(dim=0), forms.upper.abs().sum(dim=0))
+    mass = torch.matmul(rows.abs(), size.flatten(1)[:, :, None])[:, :, 0]
+    return settle(value, form, 2 * mass * UPWARD, rows.shape[2] + 16)
+
+
+def narrowed(walk: BackwardPass, rows: Tensor) -> BackwardPass:
+    """What the pass holds of some of the boxes."""
+    few = BackwardPass(walk.graph, walk.region.take(rows), walk.rounding, walk.budget)
+    few.lines.update({name: lines_of(lines, rows) for name, lines in walk.lines.items()})
+    for table, own in ((few.noise, walk.noise), (few.sizes, walk.sizes)):
+        # What does not depend on the box has one entry for all.
+        table.update({name: v[rows] if len(v) > 1 else v for name, v in own.items()})
+    return few
+
+
+def lines_of(lines: Relaxation, rows: Tensor) -> Relaxation:
+    """The lines of some of the boxes."""
+
+    def some(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[rows]
+
+    return Relaxation(
+        lines.lower_slope[rows],
+        some(lines.lower_offset),
+        lines.upper_slope[rows],
+        some(lines.upper_offset),
+        some(lines.lower_source),
+        some(lines.upper_source),
+    )
+
+
+def taken(form: LinearForm, boxes: Tensor, rows: Tensor) -> LinearForm:
+    """Some rows of some boxes of a form; not of one kept as windows."""
+    error = None if form.error is None else form.error[boxes, rows]
+    return LinearForm(form.coeff[boxes, rows], form.const[boxes, rows], error)
+
+
+def opened(margin: Tensor, required: float) -> Tensor:
+    """Which rows are not proved; NaN and infinity are not."""
+    return ~((margin > required) & torch.isfinite(margin))
 
 
 def through_affine(walk: BackwardPass, node: Node, inputs: list[Forms]) -> Forms:
