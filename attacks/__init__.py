@@ -16,6 +16,7 @@ from attacks.ball import Ball
 from attacks.bisection import Judge, minimal_radius
 from attacks.board import PortfolioResult
 from attacks.boundary import Boundary
+from attacks.budget import Budget, spending
 from attacks.carlini_wagner import CarliniWagner
 from attacks.confidence import Attained, ConfidenceAttack
 from attacks.ddn import DDN
@@ -80,6 +81,7 @@ __all__ = [
     "AutoAttack",
     "Ball",
     "Boundary",
+    "Budget",
     "CarliniWagner",
     "ConfidenceAttack",
     "DeepFool",
@@ -107,6 +109,7 @@ __all__ = [
     "minimiser_named",
     "portfolio_radius",
     "smallest_transformation",
+    "spending",
     "transfer_attack",
     "transfer_matrix",
 ]

@@ -69,6 +69,7 @@ class Case:
     labels: Tensor
     targets: Tensor | None
     judge: Judge | None
+    oracle: Oracle
 
     def offer(self, bracket: Bracket, rows: Tensor, points: Tensor) -> None:
         """Keep each point that is adversarial, counts, and is nearer than what is held.
@@ -93,7 +94,17 @@ class Case:
         bracket.margin[rows] = seen[good]
 
     def margins(self, bracket: Bracket, rows: Tensor, points: Tensor) -> Tensor:
-        """The margin at each point, one forward query each; shape (rows,)."""
+        """The margin at each point, one forward query each; inf beyond a budget; shape (rows,)."""
+        admitted = self.oracle.admitted(rows)
+        if admitted is not None:
+            seen = bracket.margin.new_full((len(rows),), math.inf)
+            if bool(admitted.any()):
+                seen[admitted] = self._margins(bracket, rows[admitted], points[admitted])
+            return seen
+        return self._margins(bracket, rows, points)
+
+    def _margins(self, bracket: Bracket, rows: Tensor, points: Tensor) -> Tensor:
+        """As `margins`, whatever the budget."""
         with torch.no_grad():
             logits = self.model(points)
         bracket.forward += torch.bincount(rows, minlength=len(bracket.forward))
@@ -147,7 +158,7 @@ def minimal_radius(
     x = x.detach()
     # With eps = 0 the oracle evaluates the inputs alone; the ball itself may be unbounded.
     oracle = Oracle(model, x, labels, ball.with_eps(0.0), targets=targets, sample_keys=sample_keys)
-    case = Case(model, ball.around(x), oracle.labels, oracle.targets, judge)
+    case = Case(model, ball.around(x), oracle.labels, oracle.targets, judge, oracle)
     eps = first_eps(oracle, case.region)
     bracket = Bracket(
         candidate=x.clone(),

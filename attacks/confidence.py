@@ -14,10 +14,10 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from attacks.arguments import check_classes, check_keys, check_logits, check_steady
 from attacks.ball import Ball
 from attacks.errors import AttackInputError
 from attacks.losses import without
-from attacks.oracle import check_classes, check_keys, check_logits, check_steady
 from attacks.protocol import Model
 from attacks.randomness import derive_keys
 

@@ -112,6 +112,24 @@ class Nearest(Oracle):
         Args:
             rows, points, towards, loss: as for `Oracle.slope`.
         """
+        admitted = self.admitted(rows, backward=True)
+        if admitted is not None:
+            level = self.radius.new_zeros(len(rows))
+            nothing = View(
+                level,
+                level[:, None].repeat(1, points[0].numel()),
+                level.new_full((len(rows),), math.inf),
+            )
+            if bool(admitted.any()):
+                some = None if towards is None else towards[admitted]
+                seen = self._view(rows[admitted], points[admitted], some, loss)
+                nothing.value[admitted], nothing.goal[admitted] = seen.value, seen.goal
+                nothing.slope[admitted] = seen.slope
+            return nothing
+        return self._view(rows, points, towards, loss)
+
+    def _view(self, rows: Tensor, points: Tensor, towards: Tensor | None, loss: Loss) -> View:
+        """As `view`, whatever the budget."""
         with torch.inference_mode(False), torch.enable_grad():
             leaf = points.detach().clone().requires_grad_()
             logits = self.model(leaf)

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from attacks.arguments import check_classes, check_keys, check_logits, check_steady
 from attacks.ball import Ball
+from attacks.budget import CURRENT
 from attacks.errors import AttackInputError
 from attacks.losses import Loss, graded, margin, without
 from attacks.protocol import Model
-from attacks.randomness import content_keys, derive_keys
+from attacks.randomness import derive_keys
 from attacks.result import (
     NOT_A_NUMBER,
     NOT_REPLAYED,
@@ -27,8 +29,6 @@ from attacks.tally import Tally
 
 # What a model is shown of points, of the same shape; differentiable.
 View = Callable[[Tensor], Tensor]
-# Layers whose output in training mode is random or depends on the rest of the batch.
-UNSTEADY = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,20 +87,29 @@ class Oracle:
             )
         self.model = model
         self.roaming = roaming
-        with torch.no_grad():
-            self.logits = model(x)
+        self.keys = check_keys(sample_keys, x)
+        self.ledger = CURRENT.get()
+        known = None if self.ledger is None else self.ledger.at_inputs(self.keys)
+        if known is None:
+            with torch.no_grad():
+                known = model(x)
+            asked = 1
+        else:
+            asked = 0
+        self.logits = known
         check_logits(self.logits, len(x))
         classes = self.logits.shape[1]
         self.labels = check_classes("labels", labels, len(x), classes).to(x.device)
         self.targets = None
         if targets is not None:
             self.targets = check_classes("targets", targets, len(x), classes).to(x.device)
-        self.keys = check_keys(sample_keys, x)
+        if self.ledger is not None and asked:
+            self.ledger.at_inputs(self.keys, self.logits)
         self._order = Order(self.labels[:0], False, False)
         self.candidate = x.clone()
         self.margin = self.goal(self.logits, torch.arange(len(x), device=x.device))
-        once = torch.ones(len(x), dtype=torch.int64, device=x.device)
-        self._forward, self._backward = Tally(once), Tally(torch.zeros_like(once))
+        first = torch.full((len(x),), asked, dtype=torch.int64, device=x.device)
+        self._forward, self._backward = Tally(first), Tally(torch.zeros_like(first))
         self._blind = bool(self.margin.isnan().any())
         self.clean = self.margin < 0
         self.sloped = torch.zeros_like(self.clean)
@@ -152,6 +161,23 @@ class Oracle:
             rows: shape (rows,), int64: the sample each point belongs to; may repeat.
             points: shape (rows, *input).
         """
+        admitted = self.admitted(rows)
+        if admitted is not None:
+            answers = self.margin.new_full((len(rows),), torch.inf)
+            if bool(admitted.any()):
+                answers[admitted] = self._answer(rows[admitted], points[admitted])
+            return answers
+        return self._answer(rows, points)
+
+    def admitted(self, rows: Tensor, backward: bool = False) -> Tensor | None:
+        """Which queries the samples' budgets allow, shape (rows,), bool; None where all do."""
+        if self.ledger is None:
+            return None
+        allowed = self.ledger.admit(self.keys[rows], backward)
+        return None if bool(allowed.all()) else allowed
+
+    def _answer(self, rows: Tensor, points: Tensor) -> Tensor:
+        """As `ask`, whatever the budget."""
         with torch.no_grad():
             seen = self.goal(self.model(points), rows)
         self._remember(rows, points, seen)
@@ -184,6 +210,20 @@ class Oracle:
             view: what the model is shown instead of the points. Its answer then says nothing
                 about the points themselves: it is counted, but not remembered.
         """
+        admitted = self.admitted(rows, backward=True)
+        if admitted is not None:
+            nothing = Probe(self.margin.new_full((len(rows),), torch.inf), torch.zeros_like(points))
+            if bool(admitted.any()):
+                some = None if towards is None else towards[admitted]
+                seen = self._probe(rows[admitted], points[admitted], loss, some, view)
+                nothing.level[admitted], nothing.slope[admitted] = seen.level, seen.slope
+            return nothing
+        return self._probe(rows, points, loss, towards, view)
+
+    def _probe(
+        self, rows: Tensor, points: Tensor, loss: Loss, towards: Tensor | None, view: View | None
+    ) -> Probe:
+        """As `probe`, whatever the budget."""
         with torch.inference_mode(False), torch.enable_grad():
             leaf = points.detach().requires_grad_()
             logits = self.model(leaf if view is None else view(leaf))
@@ -314,57 +354,3 @@ class Order:
     rows: Tensor
     distinct: bool
     everyone: bool
-
-
-def check_steady(model: Model) -> None:
-    """Refuse a module in training mode whose answers would be random or depend on the batch."""
-    if not isinstance(model, nn.Module):
-        return
-    for name, module in model.named_modules():
-        if module.training and isinstance(module, UNSTEADY):
-            raise AttackInputError(
-                f"The model is in training mode: its layer {name or 'itself'!r} "
-                f"({type(module).__name__}) answers at random or depending on the batch. "
-                "Call model.eval() first."
-            )
-
-
-def check_logits(logits: Tensor, batch: int) -> None:
-    """Refuse outputs that are not (batch, classes) with two classes at least."""
-    if logits.dim() != 2 or logits.shape[0] != batch or logits.shape[1] < 2:
-        raise AttackInputError(
-            f"The model returned shape {tuple(logits.shape)} for a batch of {batch}; expected "
-            "(batch, classes) with at least 2 classes. Wrap the model so that it does; a single "
-            "score s is the logits (0, s)."
-        )
-
-
-def check_classes(name: str, classes: Tensor, batch: int, count: int) -> Tensor:
-    """Labels or targets as int64, refused where they are no class of the model."""
-    if classes.shape != (batch,) or classes.dtype.is_floating_point or classes.dtype == torch.bool:
-        raise AttackInputError(
-            f"{name} need shape ({batch},) and an integer dtype, got {tuple(classes.shape)} of "
-            f"{classes.dtype}. Give one class index per sample."
-        )
-    classes = classes.long()
-    wrong = ((classes < 0) | (classes >= count)).nonzero().flatten()
-    if len(wrong):
-        row = int(wrong[0])
-        raise AttackInputError(
-            f"{name}[{row}] is {int(classes[row])}, but the model has {count} classes; expected "
-            f"0 to {count - 1}. Check that the labels count from 0."
-        )
-    return classes
-
-
-def check_keys(sample_keys: Tensor | None, x: Tensor) -> Tensor:
-    """The caller's keys as int64, or a hash of each sample."""
-    if sample_keys is None:
-        return content_keys(x)
-    if sample_keys.shape != (len(x),) or sample_keys.dtype.is_floating_point:
-        raise AttackInputError(
-            f"sample_keys need shape ({len(x)},) and an integer dtype, got "
-            f"{tuple(sample_keys.shape)} of {sample_keys.dtype}. Give one integer per sample, "
-            "for instance its index in the data set."
-        )
-    return sample_keys.to(x.device, torch.int64)

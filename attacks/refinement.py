@@ -90,9 +90,10 @@ class Piece:
 def refine(oracle: Nearest, rows: Tensor, pieces: int = PIECES) -> None:
     """Visit pieces from the point held of each sample, asking the model about each solution.
 
-    Does nothing for samples without a find, for L0, and for inputs of more than `MOST_ENTRIES`
-    entries. A net without kinks is a single piece. Wrong guesses (see `attacks.pieces`) cost
-    queries and are dropped, because only what the model itself misclassifies is kept.
+    Does nothing for samples without a find, for L0, under a budget (`attacks.budget`), and for
+    inputs of more than `MOST_ENTRIES` entries. A net without kinks is a single piece. Wrong guesses
+    (see `attacks.pieces`) cost queries and are dropped, because only what the model itself
+    misclassifies is kept.
 
     Args:
         oracle: with the points to begin at.
@@ -102,7 +103,12 @@ def refine(oracle: Nearest, rows: Tensor, pieces: int = PIECES) -> None:
     held = oracle.radius[rows]
     rows = rows[held.isfinite() & (held > 0)]
     p = oracle.region.p
-    if not len(rows) or p == 0 or oracle.region.centre[0].numel() > MOST_ENTRIES:
+    if (
+        not len(rows)
+        or p == 0
+        or oracle.ledger is not None
+        or oracle.region.centre[0].numel() > MOST_ENTRIES
+    ):
         return
     for _ in range(WALKS):
         before = oracle.radius[rows]

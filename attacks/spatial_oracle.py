@@ -9,11 +9,12 @@ import math
 import torch
 from torch import Tensor
 
+from attacks.arguments import check_classes, check_keys, check_logits, check_steady
 from attacks.ball import check_batch
 from attacks.bisection import Judge
 from attacks.errors import AttackInputError
 from attacks.losses import margin, without
-from attacks.oracle import Probe, check_classes, check_keys, check_logits, check_steady
+from attacks.oracle import Probe
 from attacks.protocol import Model
 from attacks.randomness import derive_keys
 from attacks.transforms import ROUNDING, TransformBox

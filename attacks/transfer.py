@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attacks.arguments import check_classes, check_keys, check_logits, check_steady
 from attacks.ball import Ball
 from attacks.bootstrap import quantiles, resampled, share_interval
 from attacks.errors import AttackInputError
 from attacks.losses import margin
 from attacks.momentum import MIFGSM
-from attacks.oracle import check_classes, check_keys, check_logits, check_steady
 from attacks.protocol import Attack, Model
 from attacks.randomness import derive_keys, laplace, normal
 from attacks.region import Region
