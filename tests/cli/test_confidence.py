@@ -107,6 +107,20 @@ def test_an_ensemble_of_a_model_with_itself_is_the_model(verify: Run) -> None:
         assert two["energy"]["certified_high"] is None
 
 
+def test_splits_tighten(verify: Run) -> None:
+    """What is certified with splits lies within what is certified without."""
+    options = ("confidence", DENSE, "--eps", "0.08", "--limit", 2, *QUICK, "--json", "-")
+    plain, split = verify(*options), verify(*options, "--splits", 2)
+    assert split.record["settings"]["splits"] == 2
+    gains = []
+    for one, two in zip(plain.record["results"], split.record["results"], strict=True):
+        loose, tight = one["confidence"], two["confidence"]
+        gains.append(tight["certified_low"] - loose["certified_low"])
+        assert gains[-1] >= 0
+        assert tight["certified_high"] <= loose["certified_high"]
+    assert max(gains) > 0.01
+
+
 def test_results_do_not_depend_on_the_batch(verify: Run) -> None:
     """One at a time or all at once, up to rounding of matrix products."""
     options = ("confidence", DENSE, "--eps", "0.03", "--limit", 4, *QUICK, "--json", "-")
@@ -168,6 +182,7 @@ def test_an_attack_beyond_the_bounds_stops_loudly(
         (("--threshold", "1.5"), "--threshold is"),
         (("--eps", "-0.1"), "--eps is"),
         (("--eps", "nan"), "--eps is"),
+        (("--splits", "-1"), "--splits is"),
         (("--bins", "0"), "bins is"),
         (("--bins", "40"), "bins is"),
         (("--alpha", "1"), "alpha is"),

@@ -14,6 +14,7 @@ from torch import Tensor
 from attacks import Ball
 from attacks.confidence import QUANTITIES, Attained, ConfidenceAttack
 from verify.api import asked_of, batch_size, granted
+from verify.bounders.crown import Crown
 from verify.cli import parsing
 from verify.cli.bracketing import Search
 from verify.cli.confidence import ConfidenceOptions, PushOptions
@@ -23,7 +24,13 @@ from verify.cli.presenting import Presenter
 from verify.cli.session import BoundArguments, Session, bound_arguments, normalised, open_session
 from verify.cli.session import stamp as stamp_of
 from verify.cli.summing import Judged, summed_up
-from verify.confidence import MUTUAL_INFORMATION, Scores, certify_scores, ensemble_scores
+from verify.confidence import (
+    MUTUAL_INFORMATION,
+    Scores,
+    certify_scores,
+    ensemble_scores,
+    split_scores,
+)
 from verify.confidence.calibration import check_bins
 from verify.confidence.conformal import check_alpha
 from verify.confidence.differences import check_temperature
@@ -49,6 +56,7 @@ class Aim:
     bins: int
     alpha: float
     seed: int
+    splits: int
     attack: ConfidenceAttack | None
 
     @staticmethod
@@ -69,7 +77,9 @@ class Aim:
         attack = None
         if push.attack_steps:
             attack = ConfidenceAttack(push.attack_steps, push.restarts, seed=push.seed)
-        return Aim(temperature, threshold, wanted.bins, alpha, push.seed, attack)
+        if wanted.splits < 0:
+            raise SettingError(f"--splits is {wanted.splits}, expected at least 0")
+        return Aim(temperature, threshold, wanted.bins, alpha, push.seed, wanted.splits, attack)
 
     def settings(self) -> dict[str, object]:
         """As the record holds them."""
@@ -79,6 +89,7 @@ class Aim:
             "bins": self.bins,
             "alpha": self.alpha,
             "seed": self.seed,
+            "splits": self.splits,
             "attack": "none" if self.attack is None else "confidence",
             "attack_steps": 0 if self.attack is None else self.attack.steps,
             "restarts": 0 if self.attack is None else self.attack.restarts,
@@ -192,6 +203,7 @@ def judge_each(
         started = time.monotonic()
         few = asked.take(torch.arange(start, min(start + size, len(asked.x))))
         timeout = None if arguments.timeout is None else arguments.timeout * len(few.x)
+        budget = Budget(memory=chunk).within(timeout)
         certified = [
             certify_scores(
                 network.graph,
@@ -199,11 +211,23 @@ def judge_each(
                 bounder,
                 predicted=network.judge.predict(few.x),
                 temperature=aim.temperature,
-                budget=Budget(memory=chunk).within(timeout),
+                budget=budget,
             )
             for network in networks
         ]
-        scores = ensemble_scores([found.scores for found in certified])
+        tight = [
+            split_scores(
+                network.graph,
+                few,
+                Crown(),
+                found.scores,
+                temperature=aim.temperature,
+                rounds=aim.splits,
+                budget=budget,
+            )
+            for network, found in zip(networks, certified, strict=True)
+        ]
+        scores = ensemble_scores(tight)
         late = any(found.late for found in certified)
         yield judged(networks, few, aim, scores, late, started)
 

@@ -31,6 +31,7 @@ from verify.confidence.differences import Differences
 from verify.confidence.ensemble import MUTUAL_INFORMATION, ensemble_scores
 from verify.confidence.ood import Separation, auroc, certified_auroc, certified_rejection
 from verify.confidence.scores import Scores
+from verify.confidence.splitting import split_scores
 
 __all__ = [
     "MUTUAL_INFORMATION",
@@ -54,5 +55,6 @@ __all__ = [
     "outcomes",
     "points",
     "robust_threshold",
+    "split_scores",
     "worst_choice",
 ]

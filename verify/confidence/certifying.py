@@ -88,6 +88,22 @@ def certify_scores(
     return Certified(scores_of(sums, scaled, asked.labels), scaled, late)
 
 
+def scores_over(reach: Reach, asked: Question, temperature: float) -> tuple[Scores, Differences]:
+    """All that one reach gives: scores, and the differences of z / T; raises OutOfTime.
+
+    Args:
+        reach: of the batch.
+        asked: the same batch, for its inputs and labels.
+        temperature: logits are divided by it.
+    """
+    logits = run(reach.graph, asked.x.to(reach.graph.dtype)).flatten(1)
+    anchors = torch.stack((asked.labels, logits.argmax(dim=1)), dim=1)
+    found = differences(reach, anchors).at_temperature(temperature)
+    box = ranges(found)
+    more = refined(reach, box, logits / temperature, temperature, anchors)
+    return scores_of(boxed(box).intersect(more), found, asked.labels), found
+
+
 def independent_scores(found: Differences, labels: Tensor) -> Scores:
     """What bounds of single logits alone give: the comparison, not the method."""
     loose = independent(found.logits)

@@ -51,6 +51,16 @@ class Scores:
         probability = self.probability.take(rows)
         return Scores(probability, **named, possible=self.possible[rows], labels=self.labels[rows])
 
+    def intersect(self, other: Scores) -> Scores:
+        """What both say; sound whenever both are."""
+        named = {name: own.intersect(other.named()[name]) for name, own in self.named().items()}
+        return Scores(
+            self.probability.intersect(other.probability),
+            **named,
+            possible=self.possible & other.possible,
+            labels=self.labels,
+        )
+
     @property
     def may_be_right(self) -> Tensor:
         """Where some input of the region may be classified as its label; bool."""
@@ -174,4 +184,18 @@ def of_parts(parts: Sequence[Scores]) -> Scores:
         **{name: joined([part.named()[name] for part in parts]) for name in parts[0].named()},
         possible=torch.cat([part.possible for part in parts]),
         labels=torch.cat([part.labels for part in parts]),
+    )
+
+
+def hull(parts: Scores) -> Scores:
+    """What holds of each of several parts of one region: a batch of one."""
+
+    def around(bounds: Bounds) -> Bounds:
+        return Bounds(bounds.lower.amin(dim=0)[None], bounds.upper.amax(dim=0)[None])
+
+    return Scores(
+        around(parts.probability),
+        **{name: around(bounds) for name, bounds in parts.named().items()},
+        possible=parts.possible.any(dim=0)[None],
+        labels=parts.labels[:1],
     )
