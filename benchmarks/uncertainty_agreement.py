@@ -1,4 +1,4 @@
-"""The same quantities by us and by other libraries on the same arrays; see benchmarks.uncertainty."""
+"""The same quantities by us and by other libraries on the same arrays; see the suite."""
 
 from __future__ import annotations
 
