@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from attacks.arguments import UNSTEADY
 from attacks.errors import AttackInputError
-from attacks.oracle import UNSTEADY
 from attacks.randomness import derive_keys
 from attacks.region import Region
 
