@@ -25,6 +25,7 @@ COMMANDS = (
     "transfer",
     "radius",
     "compare",
+    "train",
     "confidence",
     "calibrate",
     "coverage",
