@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from verify.cli import failures
+from verify.cli.app import COMMANDS
 from verify.cli.options import ATTACK_NAMES
 from verify.recipes import METHODS
 
@@ -41,13 +42,25 @@ def test_the_table_of_exit_codes_is_complete() -> None:
     assert {int(cell) for cell in rows("code")} == {0, 1, 3} | ends
 
 
-def test_the_python_block_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the repository's folder, and prints brackets."""
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize(
+    ("block", "printed"), [(0, "<= radius <="), (1, "fooled by a turn:"), (2, "by chance alone")]
+)
+def test_the_python_blocks_run(monkeypatch: pytest.MonkeyPatch, block: int, printed: str) -> None:
+    """From the repository's folder, and print what they are there for."""
+    found = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(found) == 3
     monkeypatch.chdir(ROOT)
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(compile(block, "README.md", "exec"), {})
-    assert printed.getvalue().count("<= radius <=") == 3
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        exec(compile(found[block], "README.md", "exec"), {})
+    assert printed in output.getvalue()
+
+
+def test_the_table_of_commands_is_complete() -> None:
+    """Each command has its place."""
+    named = set(
+        re.findall(r"[a-z]+", " ".join(re.findall(r"`([^`]*)`", " ".join(rows("command")))))
+    )
+    assert {command.__name__ for command in COMMANDS} <= named
 
 
 def test_links_and_pictures_lead_somewhere() -> None:
