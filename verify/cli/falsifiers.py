@@ -19,7 +19,6 @@ from attacks import (
     portfolio_radius,
 )
 from attacks import Judge as Confirm
-from attacks.portfolio import MEMBERS
 from verify.cli.options import AttackOptions
 from verify.errors import SettingError
 from verify.protocols import Judge, Model, Proposal
@@ -48,18 +47,24 @@ class Portfolio:
     """The least of what several minimal-norm attacks find; see `attacks.portfolio_radius`.
 
     Attributes:
-        seed: of its members' random starts.
+        effort: "quick", or "full" with more and longer searches.
+        seed: of its random points.
     """
 
+    effort: str = "quick"
     seed: int = 0
 
     def __call__(self, model: Model, asked: Question, judge: Confirm | None = None) -> Proposal:
         """The nearest misclassified points that any member finds."""
-        ball = ball_of(asked)
-        members = {
-            name: seeded(member, self.seed) for name, member in MEMBERS[float(ball.p)].items()
-        }
-        found = portfolio_radius(model, asked.x, asked.labels, ball, members=members, judge=judge)
+        found = portfolio_radius(
+            model,
+            asked.x,
+            asked.labels,
+            ball_of(asked),
+            judge=judge,
+            effort=self.effort,
+            seed=self.seed,
+        )
         return Proposal(found.candidate, found.attack)
 
 
@@ -149,12 +154,6 @@ def ball_of(asked: Question) -> Ball:
     return Ball(asked.eps, asked.p, asked.lower, asked.upper)
 
 
-def seeded(minimiser: Minimiser, seed: int) -> Minimiser:
-    """The same with this seed, where it draws any random numbers."""
-    settings: Any = minimiser
-    return dataclasses.replace(settings, seed=seed) if "seed" in fields(minimiser) else minimiser
-
-
 def fields(attack: Attack | Minimiser) -> set[str]:
     """The names of its settings."""
     settings: Any = attack  # the protocols do not say that every attack is a dataclass
@@ -174,11 +173,11 @@ def falsifier_of(options: AttackOptions, judge: Judge | None) -> AttackFalsifier
         return None
     if name == PORTFOLIO:
         refuse_settings(name, options, set())
-        search = Portfolio(options.seed)
+        search = Portfolio("full", options.seed)
         return AttackFalsifier(search, search, judge)
     if name == AUTO:
         attack = configured(PGD(), "pgd", options)
-        return AttackFalsifier(attack, Portfolio(options.seed), judge)
+        return AttackFalsifier(attack, Portfolio(seed=options.seed), judge)
     if name in ATTACKS:
         attack = configured(ATTACKS[name].make(), name, options)
         # The rounds of the search are restarts themselves, each from the last find.

@@ -163,7 +163,7 @@ class AttackOptions:
         str,
         typer.Option(
             metavar="NAME",
-            help=f"{ATTACK_NAMES}. auto: pgd at one radius, the portfolio for the nearest.",
+            help=f"{ATTACK_NAMES}. auto: pgd at one radius, a quick portfolio for the nearest.",
             rich_help_panel=ATTACK,
         ),
     ] = "auto"
