@@ -26,11 +26,11 @@ from attacks.pgd import PGD
 from attacks.protocol import Model
 from attacks.refinement import MOST_ENTRIES
 from attacks.refinement import refine as refine_pieces
-from attacks.scouting import scout
+from attacks.scouting import from_afar, scout
 from attacks.sigma_zero import SigmaZero
 from attacks.targeted_l1 import TargetedL1
 
-LINE, SCOUT, PGD_ROUNDS = "line", "scout", "pgd"
+LINE, AFAR, SCOUT, PGD_ROUNDS = "line", "afar", "scout", "pgd"
 # What runs where the caller names no members, cheapest first.
 MEMBERS: Mapping[float, Mapping[str, Minimiser]] = MappingProxyType(
     {
@@ -54,6 +54,10 @@ QUICK_MEMBERS: Mapping[float, Mapping[str, Minimiser]] = MappingProxyType(
         p: {"deepfool": DeepFool(classes=3), "fmn": FMN(steps=30, classes=3, step_size=stretch)}
         for p, stretch in ((math.inf, 2.0), (2.0, 1.0), (1.0, 1.0), (0.0, 1.0))
     }
+)
+# The search that begins at a misclassified point far away.
+RETURNS: Mapping[str, FMN] = MappingProxyType(
+    {"full": FMN(steps=100, classes=3), "quick": FMN(steps=30, classes=3)}
 )
 # Rounds of PGD at the end.
 STEPS: Mapping[str, int] = MappingProxyType({"full": 6, "quick": 2})
@@ -95,10 +99,11 @@ def portfolio_radius(
 ) -> PortfolioResult:
     """The least distance to a misclassified point that any of the searches finds, per sample.
 
-    In turn: a line search along the gradient; each member, from the input; the segment from the
-    input to the best point so far; for ReLU nets the exact minimum of the linear pieces around that
-    point, and short searches from random points, refined likewise; rounds of PGD in ever smaller
-    balls, and the pieces again where these found something. A radius only ever falls, and only to a
+    In turn: a line search along the gradient; each member, from the input; a search that begins at
+    a misclassified point far away; the segment from the input to the best point so far; for ReLU
+    nets the exact minimum of the linear pieces around that point, and short searches from random
+    points, refined likewise; rounds of PGD in ever smaller balls, and the pieces again where these
+    found something. A radius only ever falls, and only to a
     point that the model misclassifies and the judge accepts.
 
     Args:
@@ -152,6 +157,9 @@ def portfolio_radius(
             sample_keys=oracle.keys[rows],
         )
         board.offer(name, rows, found)
+    rows = board.open(rows)
+    if len(rows) and oracle.region.p:
+        board.offer(AFAR, *from_afar(oracle, rows, RETURNS[effort], seed))
     follow_segment(oracle, board.open(rows))
     relinearise(oracle, board.open(rows))
     board.take(None)

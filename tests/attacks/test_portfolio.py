@@ -54,7 +54,7 @@ def test_it_is_no_worse_than_any_member_and_says_who_won(p: float) -> None:
         assert bool(
             (result.radius <= 1.01 * minimal_radius(case.net, x, labels, ball).radius).all()
         )
-    assert set(result.attack) <= {"line", "scout", "pgd", *MEMBERS[p]}
+    assert set(result.attack) <= {"line", "afar", "scout", "pgd", *MEMBERS[p]}
     assert bool((case.net(result.candidate).argmax(dim=1) != labels).all())
     assert torch.equal(result.radius, ball.distance(result.candidate, x))
 
@@ -107,7 +107,7 @@ def test_members_targets_and_eps_are_the_caller_s() -> None:
     ball = Ball(math.inf, 2.0, 0.0, 1.0)
     chosen: dict[str, Minimiser] = {"mine": DeepFool()}
     alone = portfolio_radius(net, X, LABELS, ball, members=chosen, steps=0)
-    assert set(alone.attack) <= {"mine", "line", "scout", ""}
+    assert set(alone.attack) <= {"mine", "line", "afar", "scout", ""}
     targets = (LABELS + 1) % 3
     aimed = portfolio_radius(net, X, LABELS, ball, targets=targets)
     assert bool((net(aimed.candidate).argmax(dim=1) == targets)[aimed.found].all())

@@ -71,3 +71,18 @@ def test_nothing_held_nothing_done() -> None:
     oracle = Nearest(net, X, LABELS, Ball(math.inf, 2.0, 0.0, 1.0))
     scout(oracle, oracle.rows(), 3, seed=0)
     assert oracle.forward.tolist() == [1, 1, 1]
+
+
+def test_a_search_from_afar_finds_what_no_gradient_shows() -> None:
+    """Flat around the input: the margin is 1 until x1 + x2 exceeds 1.5, so only a far start sees."""
+
+    def cliff(x: torch.Tensor) -> torch.Tensor:
+        over = (x.sum(dim=1) - 1.5).clamp(min=0)
+        return torch.stack((torch.ones_like(over), 20 * over), dim=1)
+
+    x, label = torch.tensor([[0.2, 0.3]]), torch.tensor([0])
+    for p, exact in ((math.inf, 0.525), (2.0, 1.05 / math.sqrt(2)), (1.0, 1.05)):
+        ball = Ball(2.0, p=p, lower=0.0, upper=1.0)
+        found = portfolio_radius(cliff, x, label, ball, effort="quick")
+        assert exact <= float(found.radius) * (1 + 1e-5) <= 1.01 * exact
+        assert found.attack != ("",)
