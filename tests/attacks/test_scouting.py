@@ -74,7 +74,7 @@ def test_nothing_held_nothing_done() -> None:
 
 
 def test_a_search_from_afar_finds_what_no_gradient_shows() -> None:
-    """Flat around the input: the margin is 1 until x1 + x2 exceeds 1.5, so only a far start sees."""
+    """Flat around the input: the margin is 1 until x1 + x2 exceeds 1.5."""
 
     def cliff(x: torch.Tensor) -> torch.Tensor:
         over = (x.sum(dim=1) - 1.5).clamp(min=0)
