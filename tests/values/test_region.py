@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -104,7 +104,13 @@ def exact_value(coeff: tuple[float, ...], point: Tensor) -> Fraction:
     return sum((Fraction(a) * Fraction(v) for a, v in pairs), Fraction(0))
 
 
+LARGE_BESIDE_SMALL = Case(
+    (0.0, 0.0, -0.9765625, 1e6, 0.0), (0.0, 0.0, 0.0, 0.5, 0.0), 1.0, 2.0, 0.0, 1.0
+)
+
+
 @given(cases())
+@example(LARGE_BESIDE_SMALL)
 @settings(max_examples=300)
 def test_minimiser_is_inside_and_attains_the_minimum(case: Case) -> None:
     """The returned point is in the region, and no other point found is lower."""

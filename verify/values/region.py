@@ -217,9 +217,11 @@ class LpBall:
         ratio = torch.where(room > 0, size / torch.where(room > 0, room, 1.0), math.inf)
         order = ratio.argsort(dim=2, descending=True)
         full = room.gather(2, order).square().cumsum(dim=2)
-        rest = size.gather(2, order).square()
-        total = rest.sum(dim=2, keepdim=True)
-        rest = (total - rest.cumsum(dim=2)).clamp(min=0)
+        squares = size.gather(2, order).square()
+        total = squares.sum(dim=2, keepdim=True)
+        # Summed from the end: beside a large first square the others would be lost in a difference.
+        tails = squares.flip(2).cumsum(dim=2).flip(2)
+        rest = torch.cat((tails[..., 1:], torch.zeros_like(total)), dim=2)
         # With the first k entries at their room: mu_k² = rest_k / (eps² - full_k).
         left = eps.square() - full
         first = total / eps.square().clamp(min=torch.finfo(flat.dtype).tiny)
