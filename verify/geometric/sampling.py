@@ -22,8 +22,9 @@ OWN_ROUNDING = 2.0**-42
 """Relative to |M|·|p|: products of at most eight 3 x 3 matrices, sine and cosine of angles up to
 2·pi, and the radians themselves, all in float64, need less than 2000 units of 2**-53."""
 EXECUTED_ROUNDING = 16 * UNIT_FLOAT32
-"""Relative to |M|·|p| + size, in pixels: theta, the base grid and their product are rounded (5
-units), then (g + 1) / 2 · (n - 1) or ((g + 1) · n - 1) / 2 (4 units)."""
+"""Relative to |M|·|corner| + size, in pixels: theta, the base grid and their product are rounded (5
+units), then (g + 1) / 2 · (n - 1) or ((g + 1) · n - 1) / 2 (4 units). The base grid's error is that
+of numbers up to 1 even in its middle, where a pixel is at 0: so the corner stands for every one."""
 UPWARD = 1.0 + 2.0**-40
 """Pays for the rounding of the nonnegative sums that error terms are."""
 
@@ -139,7 +140,8 @@ def sampled(transform: Transform, cells: Cells, height: int, width: int) -> Samp
         bends.append(bend * UPWARD)
     bend = torch.stack(bends, dim=1)
     # Taylor: |e| <= 1/2 sum_ij sup |d_i d_j q|·r_i·r_j, and rounding, ours and the executed one.
-    moved = (product(most[0]) @ far)[:, :2]
+    corner = far.amax(dim=1, keepdim=True).expand_as(far)
+    moved = (product(most[0]) @ corner)[:, :2]
     limits = torch.tensor([width, height], dtype=torch.float64)[:, None]
     rounding = moved * OWN_ROUNDING + (moved + limits) * (EXECUTED_ROUNDING + OWN_ROUNDING)
     error = (bend.sum(dim=1) / 2 + rounding) * UPWARD
