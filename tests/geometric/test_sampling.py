@@ -9,7 +9,7 @@ from verify.geometric.transforms import parse_transform
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
-@pytest.mark.parametrize("height, width", [(7, 8), (8, 9), (2, 15)])
+@pytest.mark.parametrize(("height", "width"), [(7, 8), (8, 9), (2, 15)])
 @pytest.mark.parametrize("text", ["scale(.01,.01)", "shear(0,0,300,300)", "rotation(90,90)"])
 def test_executed_points_are_within_reach(
     text: str, height: int, width: int, align_corners: bool
