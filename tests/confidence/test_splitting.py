@@ -12,7 +12,11 @@ from tests.nets import conv_net, dense_net
 from verify.bounders.alpha_crown import AlphaCrown
 from verify.bounders.crown import Crown
 from verify.confidence import certify_scores, splitting
+from verify.confidence.certifying import scores_of
+from verify.confidence.differences import Differences
+from verify.confidence.joint import boxed, ranges
 from verify.confidence.reach import Reach
+from verify.confidence.scores import Scores
 from verify.confidence.splitting import halves, relu_sources, split_scores
 from verify.errors import InternalError
 from verify.traverse import run
@@ -105,3 +109,24 @@ def test_signs_are_refused_where_they_would_be_ignored() -> None:
     """A method that forgot them would be sound, but a caller that relies on them would wonder."""
     with pytest.raises(InternalError, match="signs"):
         Reach(GRAPH, asked().region(), Budget(), AlphaCrown(), {})
+
+
+def test_a_part_that_no_class_can_win_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bounds contradict each other: it holds no execution, which is no error of ours."""
+    plain = splitting.scores_over
+
+    def contradicted(*given: object) -> tuple[Scores, Differences]:
+        _, found = plain(*given)  # type: ignore[arg-type]
+        found.upper[0] = -1.0
+        return scores_of(boxed(ranges(found)), found, torch.zeros(2, dtype=torch.long)), found
+
+    monkeypatch.setattr(splitting, "scores_over", contradicted)
+    signs = {
+        name: Bounds(*(torch.full((2, GRAPH.node(name).size), s * math.inf) for s in (-1, 1)))
+        for name in relu_sources(GRAPH)
+    }
+    one = asked().take(torch.tensor([1]))
+    parts = splitting.measured(GRAPH, one, Crown(), signs, None, 1.0, Budget())
+    assert parts is not None
+    assert len(parts.place) == 1
+    assert bool(parts.scores.possible.any())

@@ -17,7 +17,7 @@ from verify.confidence.differences import (
 )
 from verify.confidence.joint import boxed, from_above, from_below, ranges
 from verify.confidence.reach import Reach
-from verify.confidence.scores import Scores, scores
+from verify.confidence.scores import Scores, checked, scores
 from verify.graph.ir import Graph
 from verify.protocols import Bounder
 from verify.traverse import run
@@ -85,7 +85,7 @@ def certify_scores(
             sums = sums.intersect(refined(reach, box, logits / temperature, temperature, anchors))
         except OutOfTime:
             late = True
-    return Certified(scores_of(sums, scaled, asked.labels), scaled, late)
+    return Certified(checked(scores_of(sums, scaled, asked.labels)), scaled, late)
 
 
 def scores_over(reach: Reach, asked: Question, temperature: float) -> tuple[Scores, Differences]:
@@ -107,7 +107,7 @@ def scores_over(reach: Reach, asked: Question, temperature: float) -> tuple[Scor
 def independent_scores(found: Differences, labels: Tensor) -> Scores:
     """What bounds of single logits alone give: the comparison, not the method."""
     loose = independent(found.logits)
-    return scores_of(boxed(ranges(loose)), loose, labels)
+    return checked(scores_of(boxed(ranges(loose)), loose, labels))
 
 
 def scores_of(sums: Bounds, found: Differences, labels: Tensor) -> Scores:

@@ -119,7 +119,7 @@ def of_probabilities(p: Bounds, labels: Tensor) -> Scores:
     low, high = (side.gather(1, labels[:, None]).squeeze(1) for side in (own.lower, own.upper))
     nll = Bounds((-directed.log_up(high)).clamp(min=0), -directed.log_down(low.clamp(min=0)))
     nothing = torch.full_like(low, torch.inf)
-    return completed(p, nll, Bounds(-nothing, nothing), labels, None)
+    return checked(completed(p, nll, Bounds(-nothing, nothing), labels, None))
 
 
 def completed(
@@ -134,11 +134,6 @@ def completed(
         # z_k >= z_j for all j has to be possible: U[k, j] >= 0.
         possible = possible & ~(found.upper < 0).any(dim=2)
         most = torch.maximum(most, least_maximum(found, possible))
-    if not bool(possible.any(dim=1).all()):
-        raise InternalError(
-            "certified bounds leave no class that could be the most probable; this is a bug, "
-            "please report it with the model"
-        )
     ceiling = torch.where(possible, p.upper, -torch.inf).amax(dim=1).clamp(0, 1)
     confidence = Bounds(most, torch.maximum(ceiling, most))
     others = Bounds(
@@ -155,6 +150,20 @@ def completed(
         possible,
         labels,
     )
+
+
+def checked(found: Scores) -> Scores:
+    """The same scores, of regions that hold an execution: some class wins there.
+
+    Raises:
+        InternalError: if the bounds contradict that.
+    """
+    if not bool(found.possible.any(dim=1).all()):
+        raise InternalError(
+            "certified bounds leave no class that could be the most probable; this is a bug, "
+            "please report it with the model"
+        )
+    return found
 
 
 def least_maximum(found: Differences, possible: Tensor) -> Tensor:

@@ -174,7 +174,8 @@ def measured(
     if parents is not None:
         found = found.intersect(parents)
     place = worst_neuron(reach, sources, ranges(differences), found)
-    alive = ~reach.empty
+    # A part that no class can win holds no execution either.
+    alive = ~reach.empty & found.possible.any(dim=1)
     rows = alive.nonzero().flatten()
     if not len(rows):
         return None
