@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.cli.commands import DENSE, Run, write_identity
 from verify.cli import summing
 from verify.report import RESULT_FIELDS
+from verify.report.confidence import _percent, _shown
 
 QUICK = ("--method", "crown", "--attack-steps", 4, "--restarts", 1)
 
@@ -212,3 +214,13 @@ def test_a_member_that_does_not_fit_is_refused(tmp_path: Path, verify: Run) -> N
     done = verify("confidence", path, "--eps", "0.1", "--member", DENSE)
     assert done.code == 2
     assert "give members that fit" in done.err
+
+
+def test_a_share_that_is_exact_is_printed_exact() -> None:
+    """19 of 20 is 95 %, though the float 0.95 is less; 2 of 3 is rounded down and up."""
+    assert _percent(19 / 20, ROUND_FLOOR) == "95.00%"
+    assert _percent(1 - 1e-12, ROUND_FLOOR) == "99.99%"
+    assert _percent(2 / 3, ROUND_FLOOR) == "66.66%"
+    assert _percent(2 / 3, ROUND_CEILING) == "66.67%"
+    assert _shown(0.95, ROUND_FLOOR, counted=True) == "0.9500"
+    assert _shown(0.95, ROUND_FLOOR) == "0.9499"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from attacks import ATTACKS, MINIMISERS
-from tests.cli.commands import Run, write_identity
+from tests.cli.commands import DENSE, Run, write_identity
 from verify.cli.falsifiers import falsifier_of
 from verify.cli.options import ATTACK_NAMES, AttackOptions
 from verify.values.question import Question
@@ -78,3 +78,14 @@ def test_the_record_names_who_found_it(tmp_path: Path, verify: Run, attack: str)
     assert winners <= ({attack} if attack != "portfolio" else parts)
     for row, exact in zip(done.record["results"], (0.3, 0.05), strict=True):
         assert exact <= row["radius_attacked"] * (1 + 1e-6) <= 1.01 * exact
+
+
+def test_what_the_portfolio_finds_stands_in_the_runtime(verify: Run) -> None:
+    """Its nearest points are pushed until they do; this input's radius is about 0.0454."""
+    done = verify(
+        "attack", DENSE, "--eps", "0.09", "--attack", "portfolio", "--indices", "4", "--json", "-"
+    )
+    assert done.code == 1
+    (row,) = done.record["results"]
+    assert row["verdict"] == "falsified"
+    assert row["distance"] < 0.046

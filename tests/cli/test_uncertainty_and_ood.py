@@ -173,3 +173,25 @@ def test_bad_input_is_one_line_and_code_2(
     assert done.code == 2
     assert what in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+def test_probabilities_are_not_taken_for_logits(members: list[Path], verify: Run) -> None:
+    """A Softmax at the end is refused in one line."""
+    whole = onnx.load(members[1])
+    whole.graph.node[-1].output[0] = "h"
+    whole.graph.node.append(onnx.helper.make_node("Softmax", ["h"], ["y"]))
+    onnx.save(whole, members[1])
+    done = verify("uncertainty", *members)
+    assert done.code == 2
+    assert "ends in a Softmax" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_labels_beyond_the_classes_are_no_errors_of_the_model(
+    members: list[Path], tmp_path: Path, verify: Run
+) -> None:
+    """Two classes, and a label 2."""
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 2), dtype=np.float32), y=np.array([0, 2]))
+    done = verify("uncertainty", *members)
+    assert done.code == 2
+    assert "label 2, expected 0 to 1" in done.err

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
@@ -67,6 +68,9 @@ def doubt(question: Question, options: SourceOptions, show: Presenter) -> int:
         raise SettingError(
             "two of the MODEL files are the same, which adds nothing to an ensemble; name each once"
         )
+    if question.task == "classes":
+        for file, path in zip(files, question.models, strict=True):
+            refuse_softmax(file.data, path)
     likelihood = Categorical() if question.task == "classes" else HeteroscedasticGaussian()
     posterior: OnnxEnsemble | OnnxDropout
     if len(files) > 1:
@@ -87,7 +91,10 @@ def doubt(question: Question, options: SourceOptions, show: Presenter) -> int:
     inputs = read_inputs(
         question.data, question.models[0], fixed_shape(question.models[0], shape), options
     )
-    found = doubts_of(posterior.predict_distribution(inputs.x))
+    mixture = posterior.predict_distribution(inputs.x)
+    found = doubts_of(mixture)
+    if isinstance(mixture, CategoricalMixture):
+        refuse_labels(inputs, mixture.log_probs.shape[-1])
     order = np.argsort(-found.total, kind="stable")[: question.show]
     settings = {
         "models": [
@@ -113,6 +120,27 @@ def doubt(question: Question, options: SourceOptions, show: Presenter) -> int:
         draw(found, inputs, order, question.plot, kind)
         show.say([f"drawn: {question.plot}"])
     return 0
+
+
+def refuse_softmax(data: bytes, path: Path) -> None:
+    """Probabilities taken for logits would make every prediction look unsure."""
+    graph = onnx.load_model_from_string(data).graph
+    for node in graph.node:
+        if node.op_type == "Softmax" and graph.output[0].name in node.output:
+            raise SettingError(
+                f"{path} ends in a Softmax, but its outputs are taken for logits; "
+                "export the model without it"
+            )
+
+
+def refuse_labels(inputs: Inputs, classes: int) -> None:
+    """Labels that are none of the model's classes would count as its errors."""
+    labels = inputs.data.labels
+    if labels is not None and len(labels) and int(labels.max()) >= classes:
+        raise DataError(
+            f"{inputs.data.source} has a label {int(labels.max())}, expected 0 to {classes - 1}: "
+            f"the model has {classes} classes. Correct the labels, or take the model they belong to"
+        )
 
 
 def doubts_of(found: CategoricalMixture | GaussianMixture) -> Doubts:

@@ -129,19 +129,20 @@ class AttackFalsifier:
     def propose(self, model: Model, asked: Question) -> Proposal:
         """A candidate inside each neighbourhood."""
         if isinstance(self.attack, Nearest | Portfolio):
-            return self.attack(model, asked)
+            return self.attack(model, asked, self.confirming(asked))
         found = self.attack(model, asked.x, asked.labels, ball_of(asked))
         return Proposal(found.candidate, found.attack)
 
     def nearest(self, model: Model, asked: Question) -> Proposal:
         """A misclassified candidate as near as possible, at most eps away."""
+        return self.searcher(model, asked, self.confirming(asked))
+
+    def confirming(self, asked: Question) -> Confirm | None:
+        """The judge, as the searches call it: a nearest point lies where rounding decides."""
         judge = self.judge
-
-        def confirmed(points: Tensor, rows: Tensor) -> Tensor:
-            assert judge is not None
-            return judge.misclassified(points, asked.labels[rows])
-
-        return self.searcher(model, asked, None if judge is None else confirmed)
+        if judge is None:
+            return None
+        return lambda points, rows: judge.misclassified(points, asked.labels[rows])
 
 
 def named(name: str, found: Tensor) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from fractions import Fraction
 
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +23,9 @@ _WHOLE = {
     "mean_brier": "mean Brier score",
     "mean_entropy": "mean entropy",
 }
+# How the names of those figures begin that are counts over counts, and the most counted.
+_COUNTED = ("accuracy", "coverage", "classes per", "OOD inputs rejected")
+_MOST_COUNTED = 10**6
 
 
 def print_confidence(
@@ -78,8 +83,12 @@ def sandwich_table(record: Record) -> Table:
     for column in ("data set", "clean", "attacked", "certified"):
         table.add_column(column, justify="left" if column == "data set" else "right", no_wrap=True)
     for name, values in spans(record):
+        counted = name.startswith(_COUNTED)
         table.add_row(
-            name, _shown(values["clean"]), _range(values, "attacked"), _range(values, "certified")
+            name,
+            _shown(values["clean"]),
+            _range(values, "attacked"),
+            _range(values, "certified", counted=counted),
         )
     return table
 
@@ -122,28 +131,37 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value
 
 
-def _range(values: Mapping[str, object], which: str) -> str:
+def _range(values: Mapping[str, object], which: str, *, counted: bool = False) -> str:
     """Both ends; certified ones are rounded outward, so that what is read is proved."""
     outward = which == "certified"
-    low = _shown(values[f"{which}_low"], ROUND_FLOOR if outward else None)
-    high = _shown(values[f"{which}_high"], ROUND_CEILING if outward else None)
+    low = _shown(values[f"{which}_low"], ROUND_FLOOR if outward else None, counted=counted)
+    high = _shown(values[f"{which}_high"], ROUND_CEILING if outward else None, counted=counted)
     return f"{low} .. {high}"
 
 
-def _shown(value: object, rounding: str | None = None) -> str:
+def _shown(value: object, rounding: str | None = None, *, counted: bool = False) -> str:
     """Four figures behind the point; the record keeps all of them."""
     if not isinstance(value, int | float):
         return "-"
     if rounding is None:
         return f"{value:.4f}"
-    # Shifted by four places in decimal, which is exact.
-    context = Context(prec=40, rounding=rounding)
-    exact = context.create_decimal_from_float(float(value))
-    return f"{exact.quantize(context.create_decimal('0.0001'), context=context):.4f}"
+    exact = _share(value) if counted else Fraction(value)
+    return f"{_rounded(exact, 4, rounding):.4f}"
 
 
 def _percent(value: object, rounding: str) -> str:
     assert isinstance(value, int | float)
-    context = Context(prec=40, rounding=rounding)
-    exact = context.create_decimal_from_float(float(value)) * 100
-    return f"{exact.quantize(context.create_decimal('0.01'), context=context):.2f}%"
+    return f"{_rounded(_share(value) * 100, 2, rounding):.2f}%"
+
+
+def _share(value: float) -> Fraction:
+    """The ratio of counts that a float stands for: 19/20, where 0.95 itself is a little less."""
+    simple = Fraction(value).limit_denominator(_MOST_COUNTED)
+    return simple if float(simple) == value else Fraction(value)
+
+
+def _rounded(value: Fraction, places: int, rounding: str) -> Decimal:
+    """Up or down to so many places, unless it is exact there."""
+    scaled = value * 10**places
+    whole = math.floor(scaled) if rounding == ROUND_FLOOR else math.ceil(scaled)
+    return Decimal(whole).scaleb(-places)
