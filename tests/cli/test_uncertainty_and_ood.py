@@ -195,3 +195,21 @@ def test_labels_beyond_the_classes_are_no_errors_of_the_model(
     done = verify("uncertainty", *members)
     assert done.code == 2
     assert "label 2, expected 0 to 1" in done.err
+
+
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
+def test_ood_does_not_take_probabilities_for_logits(
+    tmp_path: Path, verify: Run, operator: str
+) -> None:
+    """Energies of probabilities, or of their logarithms, mean nothing."""
+    proto = onnx.load(DENSE)
+    last = proto.graph.output[0].name
+    proto.graph.node.append(onnx.helper.make_node(operator, [last], ["p"], axis=-1))
+    del proto.graph.output[:]
+    kind = onnx.TensorProto.FLOAT
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("p", kind, ["batch", 10]))
+    path = tmp_path / "soft.onnx"
+    onnx.save(proto, path)
+    done = verify("ood", path, "--id", "digits", "--ood", "noise")
+    assert done.code == 2
+    assert f"ends in a {operator}" in done.err

@@ -27,7 +27,14 @@ from uncertainty.ood import (
 from uncertainty.seeding import generator
 from verify.cli import parsing
 from verify.cli.presenting import Presenter
-from verify.cli.sources import Inputs, SourceOptions, fixed_shape, normalised, read_inputs
+from verify.cli.sources import (
+    Inputs,
+    SourceOptions,
+    fixed_shape,
+    normalised,
+    read_inputs,
+    refuse_softmax,
+)
 from verify.errors import DataError, SettingError
 from verify.readers.onnx import read_onnx
 from verify.readers.onnx_file import read_model_file
@@ -74,6 +81,7 @@ def detect(question: Question, options: SourceOptions, show: Presenter) -> int:
     if not 0 < tpr <= 1:
         raise SettingError(f"--tpr is {question.tpr}, expected a share in (0, 1]; try 0.95")
     file = read_model_file(question.model)
+    refuse_softmax(file.data, question.model, "Softmax", "LogSoftmax")
     try:
         network = OnnxActivations(file.data, question.layer)
     except ValueError as error:

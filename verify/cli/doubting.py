@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +18,7 @@ from uncertainty.models import (
 )
 from uncertainty.predictions import CategoricalMixture, GaussianMixture
 from verify.cli.presenting import Presenter
-from verify.cli.sources import Inputs, SourceOptions, fixed_shape, read_inputs
+from verify.cli.sources import Inputs, SourceOptions, fixed_shape, read_inputs, refuse_softmax
 from verify.errors import DataError, SettingError
 from verify.readers.onnx_file import read_model_file
 from verify.report import ModelStamp
@@ -120,17 +119,6 @@ def doubt(question: Question, options: SourceOptions, show: Presenter) -> int:
         draw(found, inputs, order, question.plot, kind)
         show.say([f"drawn: {question.plot}"])
     return 0
-
-
-def refuse_softmax(data: bytes, path: Path) -> None:
-    """Probabilities taken for logits would make every prediction look unsure."""
-    graph = onnx.load_model_from_string(data).graph
-    for node in graph.node:
-        if node.op_type == "Softmax" and graph.output[0].name in node.output:
-            raise SettingError(
-                f"{path} ends in a Softmax, but its outputs are taken for logits; "
-                "export the model without it"
-            )
 
 
 def refuse_labels(inputs: Inputs, classes: int) -> None:

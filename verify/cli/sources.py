@@ -167,3 +167,22 @@ def check_picture(path: Path | None) -> None:
             f"picture {path} cannot be drawn, expected a file ending in {', '.join(FORMATS)} in a "
             "folder that is there; name another"
         )
+
+
+def refuse_softmax(data: bytes, path: Path, *kinds: str) -> None:
+    """Refuse a file that ends in one of these operators: its outputs would be taken for logits.
+
+    Args:
+        data: the serialised model.
+        path: for the message.
+        kinds: "Softmax" unless others are named.
+    """
+    import onnx
+
+    graph = onnx.load_model_from_string(data).graph
+    for node in graph.node:
+        if node.op_type in (kinds or ("Softmax",)) and graph.output[0].name in node.output:
+            raise SettingError(
+                f"{path} ends in a {node.op_type}, but its outputs are taken for logits; "
+                "export the model without it"
+            )
