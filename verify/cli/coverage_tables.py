@@ -20,7 +20,7 @@ Row = dict[str, object]
 """One criterion on one layer."""
 FINDING = (
     "coverage counts what was exercised; it says nothing of correctness or robustness: on six "
-    "nets no criterion told better test sets of one size from worse ones drawn from the same data, and "
+    "nets no criterion told better test sets of one size from worse ones of the same data, and "
     "with shifted data KMNC and NLC fell as faults rose (benchmarks/README.md); do not ship on it "
     "alone"
 )
