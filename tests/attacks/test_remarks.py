@@ -67,7 +67,10 @@ def test_each_sample_is_remarked_on_for_what_it_is(name: str) -> None:
 def test_a_judge_leaves_its_mark(search: object) -> None:
     """Confirmed: no remark. Refused: that, also where a point farther out was accepted."""
     x, labels = X[:1], LABELS[:1]
-    ball = Ball(0.3, 2.0, 0.0, 1.0)
+    # The range lets only the first entry move: NaN elsewhere would be remarked on, too.
+    lower, upper = torch.tensor([0.0, 0.1]).double(), torch.tensor([1.0, 0.1]).double()
+    lower[1] = upper[1] = x[0, 1]
+    ball = Ball(0.3, 2.0, lower, upper)
     agreed = search(model, x, labels, ball, judge=lambda p, r: r >= 0)  # type: ignore[operator]
     assert agreed.remarks == ((),)
     assert agreed.valid.tolist() == [True]
