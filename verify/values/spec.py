@@ -1,8 +1,8 @@
-"""Spec: what must hold of the output, as linear rows that must all be positive."""
+"""Spec: what must hold of the output, as linear rows of which enough must be positive."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,30 +12,47 @@ from verify.errors import DataError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spec:
-    """A conjunction of rows: coeff·y + const > required, for every row.
+    """A conjunction of clauses; a clause holds if one of its rows has coeff·y + const > required.
 
     Attributes:
         coeff: shape (batch, row, out).
         const: shape (batch, row).
-        required: what each row must exceed; 0 except where a dropped Softmax needs a gap.
+        required: what rows must exceed; 0 except where a dropped Softmax needs a gap.
+        clause: int64, shape (row,): the number of each row's clause, from 0 without gaps and the
+            same for the whole batch; None if every row is a clause of its own.
     """
 
     coeff: Tensor
     const: Tensor
     required: float = 0.0
+    clause: Tensor | None = None
 
     def margins(self, output: Tensor) -> Tensor:
         """Value of each row at an output of shape (batch, out); shape (batch, row)."""
         rows = self.coeff.to(output.dtype)
         return torch.einsum("bro,bo->br", rows, output.flatten(1)) + self.const.to(output.dtype)
 
+    def least(self, margins: Tensor) -> Tensor:
+        """The least clause's margin, (batch,), from margins of the rows, (batch, row).
+
+        A clause is worth the best of its rows; the spec holds where the result exceeds `required`.
+        NaN counts as -inf: it proves nothing.
+        """
+        known = torch.where(torch.isnan(margins), -torch.inf, margins)
+        if self.clause is None:
+            return known.amin(dim=1)
+        clauses = int(self.clause.max()) + 1
+        best = known.new_full((len(known), clauses), -torch.inf)
+        best = best.scatter_reduce(1, self.clause.expand_as(known), known, "amax")
+        return best.amin(dim=1)
+
     def take(self, rows: Tensor) -> Spec:
         """The specs of some of the batch."""
-        return Spec(self.coeff[rows], self.const[rows], self.required)
+        return replace(self, coeff=self.coeff[rows], const=self.const[rows])
 
     def to(self, dtype: torch.dtype) -> Spec:
         """The same rows in another dtype (label rows are exact in all)."""
-        return Spec(self.coeff.to(dtype), self.const.to(dtype), self.required)
+        return replace(self, coeff=self.coeff.to(dtype), const=self.const.to(dtype))
 
 
 SOFTMAX_GAP = 1e-5
