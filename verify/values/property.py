@@ -34,7 +34,8 @@ class Halfspaces:
         if not self.coeff.shape[:1] == self.const.shape == self.strict.shape:
             raise ShapeError(
                 f"halfspaces hold coefficients {tuple(self.coeff.shape)}, "
-                f"constants {tuple(self.const.shape)}, flags {tuple(self.strict.shape)}: one each a row"
+                f"constants {tuple(self.const.shape)}, flags "
+                f"{tuple(self.strict.shape)}: one each a row"
             )
 
     def __len__(self) -> int:
