@@ -1,8 +1,6 @@
 """`python -m verify`: the command line."""
 
-import sys
-
-from verify.cli import main
+from verify.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -4,5 +4,6 @@ Nothing here imports torch, NumPy or matplotlib before a command runs, so that `
 """
 
 from verify.cli.entry import main
+from verify.cli.process import run
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
