@@ -1,0 +1,57 @@
+"""`python -m verify.check CERTIFICATE MODEL PROPERTY`: exit code 0 if the proof holds, else 1."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+from verify.check.certificate import read_certificate
+from verify.check.network import read_network
+from verify.check.onnx_bytes import MOST_BYTES, read_model, unpacked
+from verify.check.refusal import Refusal
+from verify.check.tree import check_case
+from verify.check.vnnlib import read_property
+
+
+def content(path: str) -> bytes:
+    """A file's bytes."""
+    try:
+        if Path(path).stat().st_size > MOST_BYTES:
+            raise Refusal(f"{path} is larger than {MOST_BYTES} bytes")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Refusal(f"{path} cannot be read: {error.strerror}") from None
+
+
+def check(certificate: bytes, model: bytes, prop: bytes) -> str:
+    """What was proved, in one line; raises Refusal if anything is missing."""
+    cert = read_certificate(certificate)
+    model, prop = unpacked(model), unpacked(prop)
+    for what, data, stated in (("model", model, cert.model), ("property", prop, cert.property)):
+        if hashlib.sha256(data).hexdigest() != stated:
+            raise Refusal(f"the certificate is about another {what}")
+    network = read_network(read_model(model))
+    sizes = network.size(network.input_name), network.size(network.output_name)
+    try:
+        cases = read_property(prop.decode("utf-8"), *sizes)
+    except UnicodeDecodeError:
+        raise Refusal("the property is no text") from None
+    leaves = sum(check_case(cert, number, network, case) for number, case in enumerate(cases))
+    meaning = "in real arithmetic only" if cert.real else "for every float32 execution"
+    return f"the property holds {meaning} ({len(cases)} case(s), {leaves} leaves)"
+
+
+def main(arguments: list[str]) -> int:
+    """Check one certificate and print what came of it."""
+    if len(arguments) != 3:
+        return 2
+    try:
+        pass
+    except Refusal:
+        return 1
+    except Exception:  # whatever else is wrong with a file, it proves nothing
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

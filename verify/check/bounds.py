@@ -1,0 +1,338 @@
+"""Bounds of a network's values over boxes, valid for every float32 execution, in float64.
+
+A row A over a value is pulled back, step by step, to the input. The computed A of each step is
+exact data for the next one; what its rounding may have cost is one number a row: with |x| <= X and
+v = |W|·X + |b|, both our rounding and that of an execution are a small multiple of |A|·v (Higham
+2002, section 3.1: any order of summation, fused or not). Errors are summed apart, paid at the end.
+
+    u = 2^-53, e = 2^-24, gamma_k(r) = k·r / (1 - k·r)
+    z = W·x + b executed in float32:   |error| <= gamma_{n+10}(e)·v + underflow
+    A·W computed in float64:           |error·x| <= gamma_{m+10}(u)·|A|·v
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from verify.check.linear import Array, Pick, Scale
+from verify.check.network import Affine, MaxPool, Network, Relu
+from verify.check.refusal import Refusal
+
+UNIT = 2.0**-53
+UNIT32 = 2.0**-24
+SPARE = 1.0 + 2.0**-30
+"""Pays for rounding in sums of up to 2^21 terms that are all >= 0."""
+UNDERFLOW = 2.0**-64
+"""What denormals flushed to zero may cost a term: 2^-126 of a factor, times a weight below 2^60."""
+OVERFLOW = 2.0**126
+"""Partial sums below this cannot overflow in float32."""
+FUSED = 10
+"""Roundings that a step may have beyond its sum: bias, folding of a normalisation, quotients."""
+ROWS = 2**22
+"""Coefficients of the rows that are pulled back at once."""
+
+
+def gamma(terms: int, unit: float) -> float:
+    """gamma_k, rounded up; refused where it says nothing any more."""
+    if terms * unit > 0.25:
+        raise Refusal("a sum has too many terms for float32")
+    return terms * unit / (1.0 - terms * unit) * (1.0 + 2.0**-40)
+
+
+def weighed(rows: Array, vector: Array) -> Array:
+    """|A|·v for rows (box, row, n) and v (box, n), both >= 0 in effect; shape (box, row)."""
+    found: Array = np.matmul(np.abs(rows), vector[:, :, None])[:, :, 0]
+    return found
+
+
+@dataclass
+class Hints:
+    """Slopes and multipliers that a row is pulled back with; any values are valid.
+
+    Attributes:
+        alpha: lower slopes in [0, 1] by the name of a Relu, broadcastable to (box, row, neuron).
+        beta: multipliers >= 0 of x <= 0 (sign -1) or x >= 0 (sign +1) at a Relu's input, as
+            coefficients sign·beta of the same shape; where they are not 0, the box is known to be
+            split that way.
+    """
+
+    alpha: dict[str, Array] = field(default_factory=dict)
+    beta: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass
+class Bounds:
+    """lower <= value <= upper for every execution and every input of its box; (box, entries)."""
+
+    lower: Array
+    upper: Array
+
+    def magnitude(self) -> Array:
+        """The largest |value|."""
+        return np.maximum(np.abs(self.lower), np.abs(self.upper))
+
+
+@dataclass
+class Pass:
+    """Bounds of every value over a batch of boxes, in the order of the steps.
+
+    Attributes:
+        network: the steps.
+        real: whether only exact arithmetic is covered, not float32 executions.
+        values: bounds by name.
+        noise: by name of an affine step, what one entry may cost a row; (box, entries).
+    """
+
+    network: Network
+    real: bool
+    values: dict[str, Bounds] = field(default_factory=dict)
+    noise: dict[str, Array] = field(default_factory=dict)
+
+    def affine(self, name: str, step: Affine) -> Bounds:
+        """Interval bounds of an affine step, and its noise."""
+        middle, spread = step.bias[None], np.zeros((1, len(step.bias)))
+        size = step.bias_size[None]
+        terms = back = len(step.parts)
+        largest = 0.0
+        for source, linear in step.parts:
+            x = self.values[source]
+            centre = x.lower / 2 + x.upper / 2
+            radius = np.maximum(x.upper - centre, centre - x.lower) * SPARE
+            middle = middle + linear.apply(centre)
+            spread = spread + linear.apply(radius, absolute=True)
+            size = size + linear.apply(x.magnitude(), absolute=True)
+            terms, back = terms + linear.terms, back + linear.back
+            largest = max(largest, float(x.magnitude().max(initial=0.0)))
+        if step.exact:
+            self.noise[name] = np.zeros_like(size)
+            rounding = np.zeros_like(size)
+        else:
+            if not (size < OVERFLOW).all():
+                raise Refusal(f"the value {name!r} may be too large for float32")
+            executed = gamma(terms + FUSED, UNIT32) * size
+            executed = executed + (terms + FUSED) * UNDERFLOW * (1.0 + largest)
+            executed = np.zeros_like(size) if self.real else executed
+            ours = gamma(max(back, terms) + FUSED, UNIT) * size
+            self.noise[name] = (executed + ours) * SPARE
+            rounding = (executed + 2 * ours) * SPARE
+        spread = (spread + rounding) * SPARE
+        return Bounds(middle - spread, middle + spread)
+
+    def step(self, name: str) -> None:
+        """Interval bounds of one step whose sources are done."""
+        step = self.network.steps[name]
+        if isinstance(step, Affine):
+            self.values[name] = self.affine(name, step)
+        elif isinstance(step, Relu):
+            x = self.values[step.source]
+            self.values[name] = Bounds(np.maximum(x.lower, 0.0), np.maximum(x.upper, 0.0))
+        else:
+            x = self.values[step.source]
+            lower, upper = x.lower[:, step.windows], x.upper[:, step.windows]
+            self.values[name] = Bounds(lower.max(axis=2), upper.max(axis=2))
+
+    def least(
+        self,
+        start: str,
+        rows: Array,
+        const: Array,
+        error: Array,
+        hints: Hints,
+    ) -> Array:
+        """Lower bounds of rows·value(start) + const - error over each box; (box, row).
+
+        NaN and infinities in the end count as nothing proved: -inf.
+        """
+        pending = {start: rows}
+        best = np.full(const.shape, -np.inf)
+        for name in reversed(self.network.steps):
+            if name not in pending:
+                continue
+            here = pending.pop(name)
+            step = self.network.steps[name]
+            if not isinstance(step, Affine) and not pending:
+                best = np.maximum(best, self.over_box(name, here, const, error))
+            if isinstance(step, Affine):
+                error = error + weighed(here, self.noise[name])
+                const = const + here @ step.bias
+                flat = here.reshape(-1, here.shape[2])
+                moved = {s: m.adjoint(flat).reshape(*here.shape[:2], -1) for s, m in step.parts}
+                if len(moved) < len(step.parts):
+                    raise Refusal("a value is added to itself")
+            elif isinstance(step, Relu):
+                source, const, error = self.through_relu(name, step, here, const, error, hints)
+                moved = {step.source: source}
+            else:
+                source, const, error = self.through_max(step, here, const, error)
+                moved = {step.source: source}
+            for source_name, piece in moved.items():
+                if source_name in pending:
+                    piece = pending[source_name] + piece
+                    size = self.values[source_name].magnitude()
+                    error = error + 2 * UNIT * weighed(piece, size)
+                pending[source_name] = piece
+            error = error + 4 * UNIT * np.abs(const)
+        final = pending[self.network.input_name]
+        return np.maximum(best, self.over_box(self.network.input_name, final, const, error))
+
+    def over_box(self, name: str, rows: Array, const: Array, error: Array) -> Array:
+        """The least rows·x + const - error over the bounds of one value; (box, row)."""
+        x = self.values[name]
+        centre = x.lower / 2 + x.upper / 2
+        radius = np.maximum(x.upper - centre, centre - x.lower) * SPARE
+        at_centre = np.matmul(rows, centre[:, :, None])[:, :, 0]
+        spread = weighed(rows, radius)
+        size = weighed(rows, x.magnitude()) + spread + np.abs(const)
+        own = gamma(2 * rows.shape[2] + FUSED, UNIT) * size
+        found = (at_centre + const - spread) - (error + own) * SPARE
+        finite: Array = np.where(np.isfinite(found), found, -np.inf)
+        return finite
+
+    def through_relu(
+        self, name: str, step: Relu, here: Array, const: Array, error: Array, hints: Hints
+    ) -> tuple[Array, Array, Array]:
+        """Below: alpha·x; above: the chord, its offset rounded up; then the split's multiplier.
+
+        A row positive at y takes the lower line, a negative one the upper line.
+        """
+        x = self.values[step.source]
+        low, high = np.minimum(x.lower, 0.0), np.maximum(x.upper, 0.0)
+        width = high - low
+        chord = np.where(width > 0, high / np.where(width > 0, width, 1.0), 0.0)
+        chord = np.clip(np.where(x.lower >= 0, 1.0, np.where(x.upper <= 0, 0.0, chord)), 0.0, 1.0)
+        # Convex: the largest y - s·x on [low, high] is at an end.
+        offset = np.maximum(-chord * low, high - chord * high)
+        offset = (offset + 8 * UNIT * np.maximum(-low, high)) * (1.0 + 8 * UNIT)
+        stable = (x.lower >= 0) | (x.upper <= 0)
+        offset = np.where(stable, 0.0, offset)
+        alpha = hints.alpha.get(name)
+        if alpha is None:
+            alpha = (x.upper > -x.lower).astype(np.float64)[:, None]
+        alpha = np.where(stable[:, None], chord[:, None], np.clip(alpha, 0.0, 1.0))
+        above = np.minimum(here, 0.0)
+        pulled = np.where(here > 0, here * alpha, here * chord[:, None])
+        paid = np.matmul(above, offset[:, :, None])[:, :, 0]
+        beta = hints.beta.get(name)
+        if beta is not None:
+            pulled = pulled - beta
+        error = error + 2 * UNIT * weighed(pulled, x.magnitude())
+        if beta is not None:
+            error = error + 2 * UNIT * weighed(beta, x.magnitude())
+        error = error + gamma(here.shape[2] + FUSED, UNIT) * np.abs(paid)
+        return pulled, const + paid, error
+
+    def through_max(
+        self, step: MaxPool, here: Array, const: Array, error: Array
+    ) -> tuple[Array, Array, Array]:
+        """Below: the entry with the largest lower bound; above: it, if it beats all, else a number.
+
+        Offsets are bounds of values that exist already, so nothing has to be rounded up but sums.
+        """
+        x = self.values[step.source]
+        lower, upper = x.lower[:, step.windows], x.upper[:, step.windows]
+        best = lower.argmax(axis=2)[:, :, None]
+        others = upper.copy()
+        entry = np.take_along_axis(np.broadcast_to(step.windows, upper.shape), best, 2)
+        same = step.windows[None] == entry
+        others[same] = -np.inf
+        wins = np.take_along_axis(lower, best, 2)[:, :, 0] >= others.max(axis=2)
+        offset = np.where(wins, 0.0, upper.max(axis=2))
+        above = np.minimum(here, 0.0)
+        through = np.where(wins[:, None], here, np.maximum(here, 0.0))
+        source = np.zeros((*here.shape[:2], x.lower.shape[1]))
+        boxes, rows = np.arange(here.shape[0]), np.arange(here.shape[1])
+        places = np.broadcast_to(entry[:, None, :, 0], here.shape)
+        np.add.at(source, (boxes[:, None, None], rows[None, :, None], places), through)
+        paid = np.matmul(above, offset[:, :, None])[:, :, 0]
+        error = error + gamma(here.shape[2] + FUSED, UNIT) * (
+            weighed(above, np.abs(offset)) + weighed(source, x.magnitude())
+        )
+        return source, const + paid, error
+
+    def tighten(self, name: str, hints: Hints, entries: np.ndarray, sign: float) -> None:
+        """Rows for some entries of a value: sign +1 raises lower bounds, -1 lowers upper ones.
+
+        Args:
+            name: of the value, whose interval bounds are known.
+            hints: with slopes for these rows.
+            entries: indices, shape (row,), the same for all boxes.
+            sign: +1 or -1.
+        """
+        x = self.values[name]
+        boxes, size = x.lower.shape
+        at_once = max(1, ROWS // max(1, boxes * max(self.widest(), 1)))
+        for first in range(0, len(entries), at_once):
+            part = entries[first : first + at_once]
+            rows = np.zeros((boxes, len(part), size))
+            rows[:, np.arange(len(part)), part] = sign
+            zeros = np.zeros((boxes, len(part)))
+            chosen = Hints({n: cut(a, first, at_once) for n, a in hints.alpha.items()})
+            found = self.least(name, rows, zeros, zeros, chosen)
+            if sign > 0:
+                x.lower[:, part] = np.maximum(x.lower[:, part], found)
+            else:
+                x.upper[:, part] = np.minimum(x.upper[:, part], -found)
+
+    def widest(self) -> int:
+        """The largest number of entries of a value."""
+        return max(self.network.size(name) for name in self.network.shapes)
+
+
+def sharp(network: Network) -> set[str]:
+    """Values whose interval bounds over a box are attained, so that no row can improve them.
+
+    That is one map that mixes entries, and any number that do not, between them and the input.
+    """
+    mixed = {network.input_name: 0}
+    for name, step in network.steps.items():
+        if isinstance(step, Affine) and len(step.parts) == 1 and step.parts[0][0] in mixed:
+            source, linear = step.parts[0]
+            count = mixed[source] + int(not isinstance(linear, Pick | Scale))
+            if count <= 1:
+                mixed[name] = count
+    return set(mixed)
+
+
+def cut(alpha: Array, first: int, count: int) -> Array:
+    """The slopes of some rows; slopes shared by all rows stay as they are."""
+    return alpha if alpha.shape[1] == 1 else alpha[:, first : first + count]
+
+
+def crown(
+    network: Network,
+    lower: Array,
+    upper: Array,
+    *,
+    real: bool,
+    tightened: dict[str, list[tuple[np.ndarray, float, Hints]]] | None = None,
+) -> Pass:
+    """All bounds over boxes: intervals, then rows for every entry that a Relu or maximum needs.
+
+    Args:
+        network: the steps.
+        lower, upper: of the boxes, shape (box, inputs).
+        real: see `Pass`.
+        tightened: further rows by the name of a value: entries, sign, and slopes.
+    """
+    done = Pass(network, real)
+    done.values[network.input_name] = Bounds(lower.copy(), upper.copy())
+    nonlinear = [step for step in network.steps.values() if not isinstance(step, Affine)]
+    every = {step.source for step in nonlinear if isinstance(step, MaxPool)}
+    readers = every | {step.source for step in nonlinear}
+    attained = sharp(network)
+    for name in network.steps:
+        done.step(name)
+        if name not in readers:
+            continue
+        x = done.values[name]
+        # The side that is nearer to settling the sign first: what it settles needs no other.
+        above = x.lower.mean(axis=0) + x.upper.mean(axis=0) > 0
+        for side in (above, ~above):
+            for sign, chosen in ((1.0, side), (-1.0, ~side)):
+                open_ = ((x.lower < 0) & (x.upper > 0)).any(axis=0) | (name in every)
+                entries = (open_ & chosen).nonzero()[0]
+                if len(entries) and name not in attained:
+                    done.tighten(name, Hints(), entries, sign)
+        for entries, sign, hints in (tightened or {}).get(name, []):
+            done.tighten(name, hints, entries, sign)
+    return done

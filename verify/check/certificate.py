@@ -1,0 +1,141 @@
+"""The certificate file: a header in JSON and arrays, with every length bounded before it is used.
+
+    b"TASHIKA1", the header's length in 8 bytes (little-endian), the header, a zlib stream
+
+The header: {"model": SHA-256 of the unpacked model, "property": of the unpacked property,
+"semantics": "float32" or "real", "relus": names of Relu outputs that splits and slopes refer to,
+"arrays": [[name, dtype, shape], ...]}; the stream holds the arrays one after another.
+
+Arrays of case number c (the property's boxes in order), each name preceded by "c/":
+
+    kind      uint8 (node,)    the tree in preorder: 0 leaf, 1 split of an input, 2 split of a Relu
+    place     int32 (node,)    the input, or the neuron of the Relu
+    relu      int16 (node,)    which of "relus"; -1 where there is none
+    value     float64 (node,)  where an input is split: first child below, second above
+    columns   int32 (column, 2)   Relu and neuron that each column of the slopes belongs to
+    tight     int32 (row, 4)   node, Relu, entry, sign: a row that tightens a Relu's input there
+    tight_alpha  (row, column)    its slopes
+    proof     int32 (proof, 3) node, clause, row of the clause: a bound for all below the node
+    proof_alpha  (proof, column)  its slopes
+    beta      float32 (total,) of the proofs in order, one a Relu split on the path to their node
+
+Slopes are float16, float32, or uint8 in units of 1/255. A Relu split's first child has its input
+<= 0, its second >= 0. All arrays after `value` may be left out.
+"""
+
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from verify.check.refusal import Refusal
+
+MAGIC = b"TASHIKA1"
+MOST_HEADER = 2**24
+MOST_ARRAYS = 2**31
+"""Bytes of all arrays together, unpacked."""
+DTYPES = ("uint8", "int16", "int32", "float16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A file as read: nothing in it is believed."""
+
+    model: str
+    property: str
+    real: bool
+    relus: list[str]
+    arrays: dict[str, np.ndarray]
+
+    def array(self, name: str, dtypes: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+        """An array of one of these dtypes and this shape (-1: any length); refused otherwise."""
+        found = self.arrays.get(name)
+        if found is None:
+            found = np.zeros([max(length, 0) for length in shape], dtypes[0])
+        fits = len(found.shape) == len(shape) and all(
+            wanted in (-1, length) for wanted, length in zip(shape, found.shape, strict=True)
+        )
+        if found.dtype.name not in dtypes or not fits:
+            raise Refusal(f"array {name!r} is {found.dtype} {found.shape}, not {dtypes[0]} {shape}")
+        return found
+
+    def slopes(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Slopes in [0, 1] as float64; NaN counts as 0."""
+        found = self.array(name, ("uint8", "float16", "float32"), shape)
+        scale = 255.0 if found.dtype == np.uint8 else 1.0
+        return np.clip(np.nan_to_num(found.astype(np.float64) / scale), 0.0, 1.0)
+
+
+def read_certificate(data: bytes) -> Certificate:
+    """The certificate in a file's bytes; raises Refusal."""
+    start = len(MAGIC) + 8
+    if not data.startswith(MAGIC) or len(data) < start:
+        raise Refusal("this is no certificate: it does not start as one")
+    length = int.from_bytes(data[len(MAGIC) : start], "little")
+    if length > MOST_HEADER or start + length > len(data):
+        raise Refusal("the certificate's header is too long, or cut off")
+    try:
+        header = json.loads(data[start : start + length], parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(f"the certificate's header is no JSON: {error}") from None
+    layout = header_layout(header)
+    total = sum(
+        np.dtype(dtype).itemsize * int(np.prod(shape, dtype=object)) for _, dtype, shape in layout
+    )
+    if total > MOST_ARRAYS:
+        raise Refusal(f"the certificate's arrays take {total} bytes, at most {MOST_ARRAYS}")
+    blob = inflated(data[start + length :], total)
+    arrays, at = {}, 0
+    for name, dtype, shape in layout:
+        size = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=object))
+        kind = np.dtype(dtype).newbyteorder("<")
+        values = np.frombuffer(blob[at : at + size], kind).reshape(shape)
+        arrays[name], at = values.astype(dtype), at + size
+    return Certificate(
+        str(header["model"]),
+        str(header["property"]),
+        header["semantics"] == "real",
+        [str(name) for name in header["relus"]],
+        arrays,
+    )
+
+
+def refuse_constant(word: str) -> float:
+    """JSON's NaN and Infinity have no place in a header."""
+    raise ValueError(word)
+
+
+def header_layout(header: Any) -> list[tuple[str, str, list[int]]]:
+    """The arrays that a header announces, after a check of all its parts."""
+    wanted = {"model": str, "property": str, "semantics": str, "relus": list, "arrays": list}
+    if not isinstance(header, dict) or any(
+        not isinstance(header.get(key), kind) for key, kind in wanted.items()
+    ):
+        raise Refusal(f"the certificate's header lacks one of {', '.join(wanted)}")
+    if header["semantics"] not in ("float32", "real"):
+        raise Refusal(f"the certificate's semantics is {header['semantics']!r}")
+    names = set()
+    for entry in header["arrays"]:
+        match entry:
+            case [str(name), str(dtype), list(shape)] if dtype in DTYPES and name not in names:
+                if not all(type(n) is int and 0 <= n < 2**40 for n in shape) or len(shape) > 2:
+                    raise Refusal(f"array {name!r} has the shape {shape}")
+                names.add(name)
+            case _:
+                raise Refusal(f"an array is announced as {str(entry)[:60]}")
+    return [(str(n), str(d), list(s)) for n, d, s in header["arrays"]]
+
+
+def inflated(packed: bytes, size: int) -> bytes:
+    """A zlib stream of exactly so many bytes."""
+    stream = zlib.decompressobj()
+    try:
+        blob = stream.decompress(packed, size) if size else b""
+        rest = stream.decompress(stream.unconsumed_tail if size else packed, 1)
+    except zlib.error as error:
+        raise Refusal(f"the certificate's arrays are damaged: {error}") from None
+    if len(blob) != size or rest or not stream.eof or stream.unused_data:
+        raise Refusal("the certificate's arrays are not of the announced length")
+    return blob

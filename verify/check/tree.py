@@ -1,0 +1,345 @@
+"""The tree of splits: it must be whole, and every leaf must be proved for every unsafe clause.
+
+A whole binary tree covers its root by construction: an input below or above a value, a Relu's input
+<= 0 or >= 0 in every execution (NaN is excluded, as all bounds are finite).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from verify.check.bounds import Bounds, Hints, Pass, crown
+from verify.check.certificate import Certificate
+from verify.check.linear import Array
+from verify.check.network import Network, Relu
+from verify.check.refusal import Refusal
+from verify.check.vnnlib import Case, hull
+
+LEAF, INPUT, RELU = 0, 1, 2
+AT_ONCE = 2**22
+"""Coefficients of one row of one value over the boxes that are bounded together."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Rows over the outputs; of each clause, one must be > 0 everywhere.
+
+    `slack` is what rounding a rational constant to float64 may have cost.
+    """
+
+    coeff: Array  # (row, outputs)
+    const: Array
+    slack: Array
+    clause: np.ndarray  # (row,)
+    count: int
+
+    def proved(self, margins: Array) -> np.ndarray:
+        """Which clauses are proved by margins of shape (box, row); (box, clause)."""
+        found = np.zeros((len(margins), self.count), dtype=bool)
+        for clause in range(self.count):
+            found[:, clause] = (margins[:, self.clause == clause] > 0).any(axis=1)
+        return found
+
+
+def goal_of(case: Case, outputs: int) -> Goal:
+    """The goal of a case; coefficients have to be exact in float64."""
+    rows = [(number, row) for number, clause in enumerate(case.clauses) for row in clause]
+    coeff = np.zeros((len(rows), outputs))
+    const, slack = np.zeros(len(rows)), np.zeros(len(rows))
+    for i, (_, row) in enumerate(rows):
+        for place, value in row.coefficients.items():
+            coeff[i, place] = float(value)
+            if coeff[i, place] != value:
+                raise Refusal("a coefficient of the property is no float64")
+        const[i] = float(row.constant)
+        slack[i] = abs(const[i]) * 2.0**-52 + 2.0**-1000
+    numbers = np.array([number for number, _ in rows], dtype=np.int64)
+    return Goal(coeff, const, slack, numbers, len(case.clauses))
+
+
+@dataclass
+class Tree:
+    """One case's tree and hints, as the certificate gives them, after a check of their form."""
+
+    network: Network
+    relus: list[str]
+    kind: np.ndarray
+    place: np.ndarray
+    relu: np.ndarray
+    value: np.ndarray
+    columns: np.ndarray
+    tight: np.ndarray
+    tight_alpha: Array
+    proof: np.ndarray
+    proof_alpha: Array
+    beta: Array
+    parent: np.ndarray
+    side: np.ndarray
+    depth: np.ndarray
+
+    def source(self, relu: int) -> str:
+        """The value that a Relu reads."""
+        step = self.network.steps[self.relus[relu]]
+        assert isinstance(step, Relu)
+        return step.source
+
+    def alpha(self, rows: Array) -> dict[str, Array]:
+        """Slopes by the name of the Relu, (row, neuron), NaN where the certificate gives none."""
+        found = {}
+        for relu in np.unique(self.columns[:, 0]):
+            name = self.relus[relu]
+            mine = self.columns[:, 0] == relu
+            whole = np.full((len(rows), self.network.size(name)), np.nan)
+            whole[:, self.columns[mine, 1]] = rows[:, mine]
+            found[name] = whole
+        return found
+
+    def path(self, node: int) -> list[tuple[int, int]]:
+        """The Relu splits above a node, from the top: the split's node and the side taken."""
+        found = []
+        while self.parent[node] >= 0:
+            above = int(self.parent[node])
+            if self.kind[above] == RELU:
+                found.append((above, int(self.side[node])))
+            node = above
+        return found[::-1]
+
+
+def read_tree(certificate: Certificate, number: int, network: Network) -> Tree:
+    """The tree of one case; refused unless every index in it points at something."""
+    cert, c = certificate, f"{number}/"
+    kind = cert.array(c + "kind", ("uint8",), (-1,))
+    nodes = len(kind)
+    place = cert.array(c + "place", ("int32",), (nodes,))
+    relu = cert.array(c + "relu", ("int16",), (nodes,))
+    value = cert.array(c + "value", ("float64",), (nodes,))
+    parent, side, depth = shape_of(kind)
+    for name in cert.relus:
+        if not isinstance(network.steps.get(name), Relu):
+            raise Refusal(f"{name[:40]!r} is no Relu of the model")
+    sizes = np.array([network.size(name) for name in cert.relus], dtype=np.int64)
+
+    def points(relus: np.ndarray, entries: np.ndarray, what: str) -> None:
+        if ((relus < 0) | (relus >= len(sizes)) | (entries < 0)).any() or (
+            entries >= sizes[relus]
+        ).any():
+            raise Refusal(f"{what} points at a neuron that is not there")
+
+    points(relu[kind == RELU], place[kind == RELU], "a split")
+    inputs = place[kind == INPUT]
+    if ((inputs < 0) | (inputs >= network.size(network.input_name))).any():
+        raise Refusal("a split points at an input that is not there")
+    columns = cert.array(c + "columns", ("int32",), (-1, 2))
+    points(columns[:, 0], columns[:, 1], "a slope")
+    tight = cert.array(c + "tight", ("int32",), (-1, 4))
+    points(tight[:, 1], tight[:, 2], "a tightened row")
+    proof = cert.array(c + "proof", ("int32",), (-1, 3))
+    named = np.concatenate((tight[:, 0], proof[:, 0]))
+    if ((named < 0) | (named >= nodes)).any() or (np.abs(tight[:, 3]) != 1).any():
+        raise Refusal("a row or proof belongs to no node, or has no sign")
+    width = len(columns)
+    return Tree(
+        network,
+        cert.relus,
+        kind,
+        place,
+        relu,
+        value,
+        columns,
+        tight,
+        cert.slopes(c + "tight_alpha", (len(tight), width)),
+        proof,
+        cert.slopes(c + "proof_alpha", (len(proof), width)),
+        np.nan_to_num(cert.array(c + "beta", ("float32",), (-1,)).astype(np.float64)),
+        parent,
+        side,
+        depth,
+    )
+
+
+def shape_of(kind: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Parent, side (0 first, 1 second) and depth of each node of a tree in preorder."""
+    nodes = len(kind)
+    parent, side = np.full(nodes, -1, np.int64), np.zeros(nodes, np.int64)
+    depth = np.zeros(nodes, np.int64)
+    waiting = [(-1, 0)]
+    for node in range(nodes):
+        if not waiting:
+            raise Refusal("the tree has nodes after its end")
+        parent[node], side[node] = waiting.pop()
+        if parent[node] >= 0:
+            depth[node] = depth[parent[node]] + 1
+            if kind[parent[node]] == RELU and kind[node] == INPUT:
+                raise Refusal("an input is split below a Relu")
+        if kind[node] in (INPUT, RELU):
+            waiting += [(node, 1), (node, 0)]
+        elif kind[node] != LEAF:
+            raise Refusal(f"the tree has a node of kind {kind[node]}")
+    if waiting:
+        raise Refusal("the tree is not whole: a part of the region is missing")
+    return parent, side, depth
+
+
+def boxes_of(tree: Tree, lower: Array, upper: Array) -> dict[int, tuple[Array, Array]]:
+    """The box of every node below which no input is split any more, given the root's."""
+    open_ = {0: (lower, upper)}
+    found = {}
+    later = (tree.side == 1).nonzero()[0]
+    second = dict(zip(tree.parent[later].tolist(), later.tolist(), strict=True))
+    for node in range(len(tree.kind)):
+        if node not in open_:
+            continue
+        low, high = open_.pop(node)
+        if tree.kind[node] != INPUT:
+            found[node] = (low, high)
+            continue
+        axis, value = int(tree.place[node]), float(tree.value[node])
+        if not low[axis] <= value <= high[axis]:
+            raise Refusal("an input is split outside its box")
+        below, above = high.copy(), low.copy()
+        below[axis] = above[axis] = value
+        open_[node + 1], open_[second[node]] = (low, below), (above, high)
+    return found
+
+
+def check_case(certificate: Certificate, number: int, network: Network, case: Case) -> int:
+    """Prove one case with its tree, or raise Refusal; returns how many leaves there were."""
+    tree = read_tree(certificate, number, network)
+    goal = goal_of(case, network.size(network.output_name))
+    lower, upper = hull(case.lower, -1), hull(case.upper, 1)
+    if not all(low <= high for low, high in zip(case.lower, case.upper, strict=True)):
+        return 1  # no input at all
+    boxes = boxes_of(tree, lower, upper)
+    hinted = {*tree.tight[:, 0].tolist(), *tree.proof[:, 0].tolist()}
+    plain = [node for node in boxes if tree.kind[node] == LEAF and node not in hinted]
+    widest = max(network.size(name) for name in network.shapes)
+    count = max(1, min(256, AT_ONCE // (widest * max(1, widest // 4))))
+    for first in range(0, len(plain), count):
+        part = plain[first : first + count]
+        low = np.stack([boxes[node][0] for node in part])
+        high = np.stack([boxes[node][1] for node in part])
+        found = goal.proved(margins(crown(network, low, high, real=certificate.real), goal))
+        if not found.all():
+            worst = part[int((~found.all(axis=1)).nonzero()[0][0])]
+            raise Refusal(f"leaf {worst} of case {number} is not proved")
+    for node in boxes:
+        if node not in plain:
+            check_subtree(certificate, tree, goal, node, *boxes[node])
+    return int((tree.kind == LEAF).sum())
+
+
+def margins(
+    done: Pass, goal: Goal, rows: np.ndarray | None = None, hints: Hints | None = None
+) -> Array:
+    """Bounds of the goal's rows, all of them or one a box; (box, row)."""
+    boxes = len(done.values[done.network.input_name].lower)
+
+    def batched(part: Array) -> Array:
+        whole = np.broadcast_to(part, (boxes, *part.shape))
+        return whole if rows is None else part[rows][:, None]
+
+    coeff, const, slack = batched(goal.coeff), batched(goal.const), batched(goal.slack)
+    return done.least(done.network.output_name, coeff, const, slack, hints or Hints())
+
+
+def check_subtree(
+    certificate: Certificate, tree: Tree, goal: Goal, anchor: int, low: Array, high: Array
+) -> None:
+    """Prove the part of the tree below a box, where only Relus are split."""
+    mine = tree.tight[:, 0] == anchor
+    tightened: dict[str, list[tuple[np.ndarray, float, Hints]]] = {}
+    for relu in np.unique(tree.tight[mine, 1]):
+        for sign in (1, -1):
+            chosen = mine & (tree.tight[:, 1] == relu) & (tree.tight[:, 3] == sign)
+            if chosen.any():
+                alpha = tree.alpha(tree.tight_alpha[chosen])
+                hints = Hints({name: rows[None] for name, rows in alpha.items()})
+                wanted = (tree.tight[chosen, 2], float(sign), hints)
+                tightened.setdefault(tree.source(int(relu)), []).append(wanted)
+    done = crown(tree.network, low[None], high[None], real=certificate.real, tightened=tightened)
+    # By node: which clauses are proved for all below it.
+    proved = {anchor: goal.proved(margins(done, goal))[0]}
+    below = descendants(tree, anchor)
+    entries = [i for i, node in enumerate(tree.proof[:, 0]) if node in below]
+    lengths = [len(tree.path(int(node))) for node in tree.proof[:, 0]]
+    starts = np.concatenate(([0], np.cumsum(lengths)))
+    if starts[-1] != len(tree.beta):
+        raise Refusal("there is not one multiplier for each split above each proof")
+    for first in range(0, len(entries), 64):
+        part = entries[first : first + 64]
+        for entry, worth in zip(part, bounded(tree, goal, done, part, starts), strict=True):
+            node, clause = int(tree.proof[entry, 0]), int(tree.proof[entry, 1])
+            known = proved.setdefault(node, np.zeros(goal.count, dtype=bool))
+            known[clause] |= bool(worth > 0)
+    for node in sorted(below):
+        if node != anchor:
+            above = proved[int(tree.parent[node])]
+            proved[node] = proved.get(node, np.zeros(goal.count, dtype=bool)) | above
+        empty = impossible(tree, done, node)
+        if tree.kind[node] == LEAF and not empty and not proved[node].all():
+            raise Refusal(f"leaf {node} is not proved")
+
+
+def descendants(tree: Tree, anchor: int) -> set[int]:
+    """The node and all below it: in preorder, those that follow until the depth is left."""
+    found = {anchor}
+    for node in range(anchor + 1, len(tree.kind)):
+        if tree.depth[node] <= tree.depth[anchor]:
+            break
+        found.add(node)
+    return found
+
+
+def impossible(tree: Tree, done: Pass, node: int) -> bool:
+    """Whether the bounds at the box exclude a split above the node, so that nothing is there."""
+    for split, side in tree.path(node):
+        x = done.values[tree.source(int(tree.relu[split]))]
+        place = int(tree.place[split])
+        if (x.upper[0, place] < 0) if side else (x.lower[0, place] > 0):
+            return True
+    return False
+
+
+def bounded(tree: Tree, goal: Goal, done: Pass, entries: list[int], starts: np.ndarray) -> Array:
+    """What each proof's row is at least, below its node; shape (entry,)."""
+    values = dict(done.values)
+    hints = Hints()
+    count = len(entries)
+    for name, rows in tree.alpha(tree.proof_alpha[entries]).items():
+        x = done.values[tree.source(tree.relus.index(name))]
+        plain = (x.upper > -x.lower).astype(np.float64)
+        hints.alpha[name] = np.where(np.isnan(rows), plain, rows)[:, None]
+    for i, entry in enumerate(entries):
+        node = int(tree.proof[entry, 0])
+        for (split, side), beta in zip(
+            tree.path(node), tree.beta[starts[entry] : starts[entry + 1]], strict=True
+        ):
+            name = tree.relus[int(tree.relu[split])]
+            source, place = tree.source(int(tree.relu[split])), int(tree.place[split])
+            if values[source] is done.values[source]:
+                held = done.values[source]
+                values[source] = Bounds(
+                    np.repeat(held.lower, count, axis=0), np.repeat(held.upper, count, axis=0)
+                )
+                size = held.lower.shape[1]
+                hints.beta[name] = np.zeros((count, 1, size))
+            own = values[source]
+            if side:
+                own.lower[i, place] = max(own.lower[i, place], 0.0)
+            else:
+                own.upper[i, place] = min(own.upper[i, place], 0.0)
+            hints.beta[name][i, 0, place] += (1.0 if side else -1.0) * max(float(beta), 0.0)
+    rows = clause_rows(goal, tree.proof[entries])
+    below = Pass(done.network, done.real, values, done.noise)
+    return margins(below, goal, rows, hints)[:, 0]
+
+
+def clause_rows(goal: Goal, proofs: np.ndarray) -> np.ndarray:
+    """The goal's row that each proof is about."""
+    found = []
+    for _, clause, row in proofs.tolist():
+        mine = (goal.clause == clause).nonzero()[0]
+        if not 0 <= row < len(mine):
+            raise Refusal("a proof is about a row that the property does not have")
+        found.append(int(mine[row]))
+    return np.array(found, dtype=np.int64)
