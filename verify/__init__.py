@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from verify.version import __version__
 
 if TYPE_CHECKING:
-    from verify.api import certify, radius
+    from verify.api import certify, prove_property, radius
     from verify.errors import InputError, VerifyError
     from verify.network import Network, load
     from verify.protocols import Falsifier, Proposal
@@ -38,6 +38,7 @@ _HOMES = {
     "certify": "verify.api",
     "load": "verify.network",
     "load_dataset": "verify.readers.datasets",
+    "prove_property": "verify.api",
     "radius": "verify.api",
 }
 
@@ -57,6 +58,7 @@ __all__ = [
     "certify",
     "load",
     "load_dataset",
+    "prove_property",
     "radius",
 ]
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from verify.brackets import bracket
-from verify.errors import SettingError
+from verify.errors import PropertyError, SettingError
 from verify.memory import keep_freed_memory
 from verify.network import Network, load
 from verify.protocols import Falsifier
+from verify.readers.vnnlib import StatedProperty, read_vnnlib
 from verify.recipes import recipe
+from verify.runtime import Runtime
+from verify.search.complete import Decision, decide_property
+from verify.search.outcome import Refuter, Watcher
+from verify.search.replaying import Replay
 from verify.search.strategy import decide
 from verify.values.budget import Budget
+from verify.values.property import Case
 from verify.values.question import Question, question
 from verify.values.result import Bracket, Result
 from verify.values.spec import classified_as
@@ -256,3 +262,53 @@ def largest_radius(x: Tensor, norm: float, input_range: tuple[float, float] | No
     width = max(high - low, 1e-3)
     entries = x[0].numel() if len(x) else 1
     return width * (1.0 if math.isinf(norm) else entries ** (1 / norm))
+
+
+def prove_property(
+    model: str | Path | nn.Module | Network,
+    spec: str | Path | StatedProperty,
+    *,
+    refuters: Callable[[Network, Replay, Case], Refuter] | None = None,
+    timeout: float | None = None,
+    memory: int = DEFAULT_MEMORY,
+    watch: Watcher | None = None,
+) -> Decision:
+    """Decide a VNN-LIB property: whether some input of it is unsafe.
+
+    Args:
+        model: an ONNX file, a `torch.nn.Module`, or what `verify.load` returned.
+        spec: a .vnnlib or .vnnlib.gz file, or what `verify.readers.vnnlib.read_vnnlib` returned.
+        refuters: makes what looks for counterexamples, of the network, of what replays them, and of
+            the case as the search has narrowed it; see `verify.cli.refuting`. By default only the
+            middles of boxes are tried.
+        timeout: seconds for all of it.
+        memory: bytes that the whole process may take.
+        watch: called now and then while a search runs.
+
+    Returns:
+        `VERIFIED` (unsat): no input is unsafe, in any float32 execution of the file. `FALSIFIED`
+        (sat): the witness is, replayed in the model's own runtime.
+
+    Raises:
+        InputError: if anything given cannot be used; the message says what to do.
+    """
+    budget = Budget(memory=granted(memory)).within(timeout)
+    stated = spec if isinstance(spec, StatedProperty) else read_vnnlib(spec)
+    network = load(model)
+    runtime = network.judge
+    if not isinstance(runtime, Runtime):
+        raise PropertyError(
+            "properties are decided of ONNX files without --mean and --std; write the file with "
+            "verify.export, or state the property in units before the normalisation"
+        )
+
+    def refuter_for(number: int, case: Case) -> Refuter:
+        replay = Replay(
+            stated.property.cases[number],
+            runtime.each_way,
+            network.input_shape,
+            stated.property.mixed,
+        )
+        return replay if refuters is None else refuters(network, replay, case)
+
+    return decide_property(network.graph, stated.property, refuter_for, budget, watch)

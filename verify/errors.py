@@ -6,6 +6,7 @@ VerifyError
 │   │   ├── UnsupportedOperator
 │   │   └── MismatchError   our reading and the runtime's disagree
 │   ├── DataError           inputs, labels or their file
+│   ├── PropertyError       a property file cannot be read, or does not fit the model
 │   ├── SettingError        an option or argument out of its range
 │   └── ShapeError          tensors that do not fit each other
 └── InternalError           one of our own promises is broken: a bug, please report
@@ -34,6 +35,10 @@ class MismatchError(ModelError):
 
 class DataError(InputError):
     """Inputs or labels are missing, malformed or out of range."""
+
+
+class PropertyError(InputError):
+    """A property is malformed, beyond what is supported, or does not fit the model."""
 
 
 class SettingError(InputError):

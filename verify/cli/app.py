@@ -12,6 +12,7 @@ from verify.cli.geometric import geometric
 from verify.cli.grouping import grouped
 from verify.cli.info import info
 from verify.cli.ood import ood
+from verify.cli.prop import prop
 from verify.cli.radius import radius
 from verify.cli.spatial import spatial
 from verify.cli.train import train
@@ -38,6 +39,7 @@ Exit codes:
 
 SHORT = {
     "certify": "A verdict for each input at one radius.",
+    "prop": "A VNN-LIB property, decided: unsat, sat or unknown.",
     "attack": "Counterexamples at one radius.",
     "spatial": "Rotations, shifts and lighting that fool the model.",
     "transfer": "How often what fools one model fools another.",
@@ -64,6 +66,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     certify,
+    prop,
     attack,
     spatial,
     transfer,

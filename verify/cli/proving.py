@@ -1,0 +1,191 @@
+"""The work of `verify prop`: the decision in words, in the competition's format, as a record."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from verify.api import prove_property
+from verify.cli import parsing
+from verify.cli.failures import INTERRUPTED
+from verify.errors import SettingError
+from verify.network import Network, load
+from verify.readers.vnnlib import StatedProperty, read_vnnlib
+from verify.search.complete import Decision
+from verify.search.outcome import Progress, Watcher
+from verify.values.result import Verdict
+
+EXIT = {Verdict.VERIFIED: 0, Verdict.FALSIFIED: 1, Verdict.UNKNOWN: 3}
+EVERY = 0.2
+"""Seconds between two looks at the progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line asks; see `verify.cli.prop`."""
+
+    model: Path
+    spec: Path
+    timeout: str | None
+    memory: str
+    seed: int
+
+
+def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> int:
+    """Decide, print and write; returns the exit code.
+
+    Raises:
+        InputError: if anything given cannot be used.
+    """
+    started = time.monotonic()
+    seconds = parsing.positive(asked.timeout, "--timeout")
+    memory = parsing.size(asked.memory)
+    for option, path in (("--out", out), ("--json", json)):
+        if path not in (None, "-") and not Path(str(path)).resolve().parent.is_dir():
+            raise SettingError(
+                f"{option} is {path}, which lies in no folder that is there; make it"
+            )
+    stated = read_vnnlib(asked.spec)
+    network = load(asked.model)
+    left = None if seconds is None else max(0.05, seconds - (time.monotonic() - started))
+    with progress(shown=not quiet and sys.stderr.isatty()) as watch:
+        decision = prove_property(network, stated, timeout=left, memory=memory, watch=watch)
+    text = written(network, stated, decision)
+    if out is not None:
+        write_text(out, text)
+    if json is not None:
+        write_record(json, asked, network, stated, decision, time.monotonic() - started)
+    if json != "-":
+        print(decision.answer if quiet else text, end="\n" if quiet else "")
+    if not quiet:
+        sys.stdout.flush()
+        for line in explained(decision, time.monotonic() - started):
+            print(line, file=sys.stderr)
+    return INTERRUPTED if decision.interrupted else EXIT[decision.verdict]
+
+
+def explained(decision: Decision, seconds: float) -> list[str]:
+    """What was done and why, a line each."""
+    by = f"by {decision.method}" if decision.verdict is not Verdict.UNKNOWN else decision.reason
+    parts = [f"{decision.answer} {by}", f"{seconds:.2f} s", f"{decision.domains} domains"]
+    return [*decision.why, ", ".join(parts)]
+
+
+def written(network: Network, stated: StatedProperty, decision: Decision) -> str:
+    """The answer and, if there is one, the counterexample, as the competition reads them.
+
+    Version 2.0 of the language names entries as its standard does: X[0,2]=0.5.
+    """
+    if decision.witness is None:
+        return f"{decision.answer}\n"
+    entries = assignment(network, stated, decision.witness)
+    if stated.version == "2.0":
+        return "\n".join([decision.answer, *(f"{name}={value}" for name, value in entries), ""])
+    inner = "\n ".join(f"({name} {value})" for name, value in entries)
+    return f"{decision.answer}\n({inner})\n"
+
+
+def assignment(
+    network: Network, stated: StatedProperty, witness: Tensor
+) -> Iterator[tuple[str, str]]:
+    """The variables in order and their values; outputs as ONNX Runtime gives them."""
+    from verify.runtime import Runtime
+
+    assert isinstance(network.judge, Runtime)
+    output = network.judge.run(witness[None])
+    for (name, shape), values in zip(stated.names, (witness, output), strict=True):
+        for i, value in enumerate(values.flatten().tolist()):
+            label = f"{name}_{i}" if stated.version == "1.0" else f"{name}{list(place(i, shape))}"
+            # 17 digits: every float32 and float64 is read back as itself.
+            yield label.replace(" ", ""), f"{value:.17g}"
+
+
+def place(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The index of an entry, from its number in row-major order."""
+    index = []
+    for length in reversed(shape):
+        flat, rest = divmod(flat, length)
+        index.append(rest)
+    return tuple(reversed(index))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file."""
+    from verify.report.writers import write_whole
+
+    write_whole(path, text.encode())
+
+
+def write_record(
+    where: str,
+    asked: Asked,
+    network: Network,
+    stated: StatedProperty,
+    decision: Decision,
+    seconds: float,
+) -> None:
+    """The decision as a record; see docs/record-schema.md."""
+    from verify.report.records import ModelStamp, make_record
+    from verify.report.writers import json_text, write_json
+
+    result = {
+        "index": 0,
+        "verdict": decision.verdict,
+        "margin": decision.bound,
+        "method": decision.method,
+        "seconds": decision.seconds,
+        "reason": decision.reason,
+        "answer": decision.answer,
+        "case": decision.case,
+        "domains": decision.domains,
+        "why": decision.why,
+        "witness": decision.witness,
+    }
+    record = make_record(
+        "prop",
+        [result],
+        settings={
+            "property": str(stated.path),
+            "property_sha256": stated.sha256,
+            "property_version": stated.version,
+            "cases": len(stated.property.cases),
+            "timeout": asked.timeout,
+            "memory": asked.memory,
+            "seed": asked.seed,
+        },
+        model=ModelStamp(network.path, network.sha256),
+        seconds=seconds,
+        summary={"interrupted": decision.interrupted},
+    )
+    if where == "-":
+        sys.stdout.write(json_text(record))
+    else:
+        write_json(record, where)
+
+
+@contextmanager
+def progress(*, shown: bool) -> Iterator[Watcher | None]:
+    """A line on the terminal that says how far the search is; nothing elsewhere."""
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("bounding") as status:
+        last = [0.0]
+
+        def watch(now: Progress) -> None:
+            if time.monotonic() - last[0] > EVERY:
+                last[0] = time.monotonic()
+                status.update(
+                    f"{now.bounded} sub-problems bounded, {now.open_} open, "
+                    f"least bound {now.bound:.4g}"
+                )
+
+        yield watch

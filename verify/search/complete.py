@@ -1,0 +1,214 @@
+"""Decide a property: attack, bounds from cheap to dear, then a complete search; and say why."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from verify.bounders.alpha_crown import AlphaCrown
+from verify.bounders.crown import Crown
+from verify.bounders.interval import Interval
+from verify.bounders.slopes import Ascent
+from verify.graph.ir import Graph
+from verify.protocols import Bounder
+from verify.search.outcome import Refuter, Watcher
+from verify.search.rooting import Open, narrowed, opened
+from verify.search.stating import refuse_misfit, searchable
+from verify.values.budget import Budget
+from verify.values.property import Case, Property
+from verify.values.result import StopReason, Verdict
+
+RefuterFor = Callable[[int, Case], Refuter]
+"""The number of a case and what the search makes of it -> what looks for its counterexamples."""
+
+GLANCE = 0.02
+"""Effort of the attack before any bound."""
+ITERATIONS = 20
+"""Of the slopes at the root."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """A verdict on a property.
+
+    Attributes:
+        verdict: `VERIFIED`: no input of any case is unsafe, in any float32 execution;
+            `FALSIFIED`: the witness is, in the model's own runtime.
+        method: what decided.
+        why: what was chosen and for what reason, a line for each step.
+        reason: empty, or why nothing was decided and what to try.
+        late: whether time ran out.
+        bound: the least margin proved over all that was left open; > 0 if verified, NaN if unknown.
+        domains: sub-problems bounded.
+        case: number of the case that the witness meets, or that was left open; or None.
+        witness: float32, shape (*input), or None.
+        seconds: wall-clock time.
+        interrupted: whether Ctrl-C ended it.
+    """
+
+    verdict: Verdict
+    method: str
+    why: tuple[str, ...] = ()
+    reason: str = ""
+    late: bool = False
+    bound: float = math.nan
+    domains: int = 0
+    case: int | None = None
+    witness: Tensor | None = None
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def answer(self) -> str:
+        """As the competition writes it."""
+        if self.verdict is Verdict.UNKNOWN:
+            return "timeout" if self.late else "unknown"
+        return "unsat" if self.verdict is Verdict.VERIFIED else "sat"
+
+
+@dataclass(eq=False)
+class Course:
+    """One run: what is still open, and what was said on the way."""
+
+    graph: Graph
+    refuter_for: RefuterFor
+    budget: Budget
+    watch: Watcher | None
+    started: float
+    why: list[str]
+    domains: int = 0
+    left: list[Open] = field(default_factory=list)
+
+    def decision(self, verdict: Verdict, method: str, **fields: object) -> Decision:
+        """The decision with what is known of the run."""
+        return Decision(
+            verdict,
+            method,
+            why=tuple(self.why),
+            domains=self.domains,
+            seconds=time.monotonic() - self.started,
+            **fields,  # type: ignore[arg-type]
+        )
+
+    def falsified(self, number: int, witness: Tensor, method: str) -> Decision:
+        """Decided by a witness."""
+        return self.decision(Verdict.FALSIFIED, method, case=number, witness=witness)
+
+    def attack(self, cases: list[Open], effort: float) -> Decision | None:
+        """Look for a counterexample in the cases, the least proved first."""
+        for entry in sorted(cases, key=lambda e: e.bound):
+            if time.monotonic() > self.budget.deadline:
+                return None
+            refute = self.refuter_for(entry.number, entry.case)
+            share = effort / len(cases)
+            found = refute(entry.case.lower[None], entry.case.upper[None], effort=share)
+            if found is not None:
+                return self.falsified(entry.number, found, "attack")
+        return None
+
+
+def decide_property(
+    graph: Graph,
+    stated: Property,
+    refuter_for: RefuterFor,
+    budget: Budget = Budget(),
+    watch: Watcher | None = None,
+) -> Decision:
+    """Whether an input is unsafe.
+
+    Args:
+        graph: the network, float64.
+        stated: what must never happen.
+        refuter_for: makes what looks for counterexamples and replays them.
+        budget: time for all of it, and memory for a chunk of rows.
+        watch: called now and then.
+
+    Raises:
+        PropertyError: if the property is not about a network of this shape.
+    """
+    refuse_misfit(graph, stated)
+    course = Course(graph, refuter_for, budget, watch, time.monotonic(), [])
+    try:
+        return decided(course, stated)
+    except KeyboardInterrupt:
+        bound = min((entry.bound for entry in course.left), default=math.nan)
+        return course.decision(
+            Verdict.UNKNOWN, "", reason="interrupted", bound=bound, interrupted=True
+        )
+
+
+def decided(course: Course, stated: Property) -> Decision:
+    """The verdict on a property that fits the graph."""
+    if not stated.cases:
+        course.why.append("no input meets the constraints on inputs")
+        return course.decision(Verdict.VERIFIED, "empty", bound=math.inf)
+    course.graph, cases = searchable(course.graph, stated)
+    course.left = left = opened(stated.cases if cases is None else cases)
+    free = [entry for entry in left if any(not len(c) for c in entry.case.clauses)]
+    if free:
+        return without_output(course, free)
+    if len(left) <= 8:
+        found = course.attack(left, GLANCE)
+        if found is not None:
+            return found
+    if cases is None:
+        found = course.attack(left, 1.0)
+        return found or course.decision(
+            Verdict.UNKNOWN,
+            "attack",
+            reason="the file ends in a softmax that this property does more with than to order "
+            "its outputs, which no bound here covers",
+        )
+    return bounded(course, left)
+
+
+def without_output(course: Course, free: list[Open]) -> Decision:
+    """Some clause says nothing of outputs: any input of its case is a counterexample."""
+    found = course.attack(free, 1.0)
+    return found or course.decision(
+        Verdict.UNKNOWN, "attack", reason="no input was found that meets the constraints on inputs"
+    )
+
+
+def bounded(course: Course, left: list[Open]) -> Decision:
+    """Bounds from cheap to dear on what is open, an attack in between, then the search."""
+    slopes = AlphaCrown(ascent=Ascent(ITERATIONS), enough=0.0, intermediate=False)
+    both = AlphaCrown(ascent=Ascent(ITERATIONS), enough=0.0)
+    stages: tuple[tuple[str, Bounder], ...] = (
+        ("ibp", Interval()),
+        ("crown", Crown()),
+        ("alpha-crown (spec)", slopes),
+        ("alpha-crown", both),
+    )
+    for name, bounder in stages:
+        if name == "alpha-crown (spec)":
+            found = course.attack(left, 1.0)
+            if found is not None:
+                return found
+        before = len(left)
+        left, late = narrowed(course.graph, bounder, left, course.budget)
+        course.left = left
+        course.domains += before
+        if not left:
+            return course.decision(Verdict.VERIFIED, name)
+        if late:
+            return undecided(course, left, name, late=True)
+    return undecided(course, left, "alpha-crown", late=False)
+
+
+def undecided(course: Course, left: list[Open], method: str, *, late: bool) -> Decision:
+    """What is known where nothing was decided."""
+    worst = min(left, key=lambda entry: entry.bound)
+    reason = StopReason.OUT_OF_TIME if late else StopReason.BOUNDS_TOO_LOOSE
+    return course.decision(
+        Verdict.UNKNOWN,
+        method,
+        reason=reason.value,
+        late=late,
+        bound=worst.bound,
+        case=worst.number,
+    )
