@@ -11,11 +11,15 @@ from torch import Tensor
 from verify.geometric.sampling import Cells, sampled
 from verify.geometric.transforms import Transform
 
-TRAVEL = 1.5
+TRAVEL = 1.0
 """Pixels that a sampled point may move by in a first box of one parameter (measured: beyond, most
 boxes of trained networks need a split)."""
-WIDE_TRAVEL = 1.0
-"""The same per parameter where there are several: translations are then cut at whole pixels."""
+WIDE_TRAVEL = 0.75
+"""The same per parameter where there are several."""
+MOST_PARTS = 8
+"""Parts that a box is cut into at once at most."""
+ORDER = 2.0
+"""How fast gaps fall with the width of a box: as its square, but for pixels at a cell's border."""
 MOST_FIRST = 256
 """First boxes at most."""
 
@@ -50,10 +54,29 @@ class Boxes:
         """
         wide = self.high > self.low
         axis = torch.where(wide, score, -1.0).argmax(dim=1, keepdim=True)
-        low, high = self.low.gather(1, axis), self.high.gather(1, axis)
-        middle = low + (high - low) / 2
-        below = Boxes(self.low, self.high.scatter(1, axis, middle))
-        return below.joined(Boxes(self.low.scatter(1, axis, middle), self.high))
+        return self.cut(1 + torch.zeros_like(score).scatter(1, axis, 1.0).long())
+
+    def cut(self, counts: Tensor) -> Boxes:
+        """Each cut into a grid of so many parts per parameter, which share their cuts.
+
+        Args:
+            counts: at least 1 each, shape (box, parameter).
+        """
+        parts = self
+        for axis in range(counts.shape[1]):
+            many = counts[:, axis]
+            # The position of each part within its box: 0 .. count - 1.
+            place = torch.cat([torch.arange(int(n)) for n in many])[:, None]
+            row = torch.arange(len(many)).repeat_interleave(many)
+            parts, counts = parts.take(row), counts[row]
+            low, high = parts.low[:, axis : axis + 1], parts.high[:, axis : axis + 1]
+            step, total = high - low, counts[:, axis : axis + 1]
+            # The same expression for the end of one part and the start of the next.
+            start = torch.where(place == 0, low, low + step * (place / total))
+            end = torch.where(place + 1 == total, high, low + step * ((place + 1) / total))
+            index = torch.full_like(place, axis)
+            parts = Boxes(parts.low.scatter(1, index, start), parts.high.scatter(1, index, end))
+        return parts
 
     def least_share(self, transform: Transform) -> Tensor:
         """The least share of the range that touches each box, rounded down; shape (box,)."""
@@ -66,6 +89,34 @@ class Boxes:
         room = transform.high - transform.low
         part = torch.where(room > 0, (self.high - self.low) / torch.where(room > 0, room, 1.0), 1.0)
         return part.prod(dim=1)
+
+
+def parts_for(score: Tensor, excess: float, most: int = MOST_PARTS) -> list[int]:
+    """Into how many parts to cut each parameter, so that a gap falls to 1 / excess of itself.
+
+    Each parameter is taken to cause a part of the gap proportional to its score, which falls with
+    `ORDER` as it is cut.
+
+    Args:
+        score: shape (parameter,), not negative and not all 0; 0 where there is no width to cut.
+        excess: the gap over what is allowed; at least one cut is made anyway.
+        most: parts in all.
+    """
+    share: list[float] = (score / score.sum()).tolist()
+    counts = [1] * len(share)
+
+    def left(i: int, count: int) -> float:
+        return share[i] / math.pow(count, ORDER)
+
+    while True:
+        gains = [left(i, n) - left(i, n + 1) for i, n in enumerate(counts)]
+        best = max(range(len(counts)), key=gains.__getitem__)
+        grown = [n + (i == best) for i, n in enumerate(counts)]
+        if math.prod(counts) > 1 and (
+            math.prod(grown) > most or sum(left(i, n) for i, n in enumerate(counts)) * excess <= 1.0
+        ):
+            return counts
+        counts = grown
 
 
 def coarse(transform: Transform, image: Tensor) -> Boxes:

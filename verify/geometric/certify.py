@@ -17,7 +17,7 @@ from torch import Tensor
 from verify.bounders.crown import Crown
 from verify.bounders.interval import Interval
 from verify.errors import InternalError, SettingError
-from verify.geometric.boxes import Boxes, coarse
+from verify.geometric.boxes import Boxes, coarse, parts_for
 from verify.geometric.forward import Forward
 from verify.geometric.linear_constraints import PixelForms, pixel_forms
 from verify.geometric.outcome import GeometricResult
@@ -26,6 +26,7 @@ from verify.geometric.transforms import Transform, check_image_shape
 from verify.graph.ir import Graph
 from verify.problem import Problem
 from verify.protocols import Judge
+from verify.traverse import run as run_graph
 from verify.values.budget import Budget, OutOfTime
 from verify.values.region import Box
 from verify.values.result import StopReason, Verdict
@@ -34,6 +35,8 @@ from verify.values.spec import classified_as
 METHODS = ("forward", "crown", "crown-ibp", "ibp")
 AT_ONCE = 2**26
 """Bytes that one form of all neurons of the widest layer may take: how many boxes go at once."""
+AIM = 0.9
+"""Part of the margin at a box's centre that the gaps of its parts are to take at most."""
 NARROWEST = 2.0**-24
 """Boxes are not split beyond this part of the range: rounding would be all that is left."""
 
@@ -83,6 +86,7 @@ class Search:
         bounded: how many boxes were bounded.
         attacked: least share of a counterexample.
         parameters, witness: that counterexample.
+        single: the network in float32.
     """
 
     graph: Graph
@@ -99,6 +103,11 @@ class Search:
     parameters: tuple[float, ...] | None = None
     witness: Tensor | None = None
     attack: str = ""
+    single: Graph = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Convert the network once."""
+        self.single = self.graph.to(torch.float32)
 
     def replay(self, parameters: Tensor, name: str = "search") -> None:
         """Show transformed images to the judge; keep the counterexample of the least share."""
@@ -127,7 +136,7 @@ class Search:
         )
         problem = Problem(self.graph, Transformed(forms), spec)
         if self.settings.method == "forward":
-            found = Forward()(problem)
+            found = Forward(single=self.single)(problem)
             return found.margin, effect(forms, found.coeff.flatten(1))
         if self.settings.method == "ibp":
             box = Box(forms.bounds.lower, forms.bounds.upper)
@@ -161,7 +170,29 @@ class Search:
         if not self.settings.split:
             narrow = torch.ones_like(narrow)
         self.left.append(rest.take(narrow))
-        return rest.take(~narrow).halved(moved[~narrow].abs())
+        rest, moved = rest.take(~narrow), moved[~narrow].abs()
+        if not len(rest):
+            return rest
+        return rest.cut(self.parts(rest, moved, margin[~proved][~narrow]))
+
+    def parts(self, boxes: Boxes, moved: Tensor, margin: Tensor) -> Tensor:
+        """Into how many parts to cut each box along each parameter, shape (box, parameter).
+
+        At the centre the margin is known; the gap from there down to the bound must shrink to less
+        than that, and is expected to with the size of the box.
+        """
+        images = self.transform(
+            self.image.expand(len(boxes), -1, -1, -1), (boxes.low + boxes.high) / 2
+        )
+        output = run_graph(self.single, images).flatten(1).to(torch.float64)
+        middle = (output[:, self.label] - output).index_fill(1, self.label, math.inf)
+        middle, margin = middle.amin(dim=1), margin.amin(dim=1)
+        excess = (middle - margin) / (middle * AIM)
+        # Beyond a counterexample, and wherever nothing is known: halves.
+        excess = torch.where((middle > 0) & torch.isfinite(excess), excess, 1.0)
+        score = moved.nan_to_num(1.0, posinf=1.0).clamp(min=1e-300)
+        score = torch.where(boxes.high > boxes.low, score, 0.0)
+        return torch.tensor([parts_for(*row) for row in zip(score, excess.tolist(), strict=True)])
 
     def room(self) -> Tensor:
         """Widths of the range."""

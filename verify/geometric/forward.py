@@ -7,59 +7,32 @@ forward bounds allow.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from verify.bounders.backward import BackwardPass
-from verify.bounders.interval import at_tail, over_interval
+from verify.bounders.interval import affine_tail, at_tail, over_interval
+from verify.geometric.forms import (
+    Forms,
+    paid,
+    through_affine,
+    through_lines,
+    through_relu,
+    widened,
+)
 from verify.geometric.region import Transformed
-from verify.graph.ir import Node
-from verify.ops.registry import lookup
+from verify.graph.ir import Graph, Node
+from verify.ops.registry import lookup, noise_of
 from verify.ops.windowed import dense
 from verify.problem import Problem
 from verify.values.bounds import Bounds
 from verify.values.budget import Budget
 from verify.values.linear_form import LinearForm
 from verify.values.region import settle
-from verify.values.relaxation import Relaxation
-from verify.values.rounding import FLOAT32, Rounding, gamma, unit
-
-UPWARD = 1.0 + 2.0**-30
-"""Pays for the rounding of sums of up to 2**22 nonnegative terms."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Forms:
-    """lower(t) <= node <= upper(t) for t in [-1, 1]^parameter.
-
-    Attributes:
-        lower, upper: shape (1 + parameter, box, *node): the constant, then the slopes.
-    """
-
-    lower: Tensor
-    upper: Tensor
-
-    def spread(self) -> Bounds:
-        """How far the slopes can move either form, shape (box, *node)."""
-        return Bounds(*(f[1:].abs().sum(dim=0) * UPWARD for f in (self.lower, self.upper)))
-
-    def bounds(self) -> Bounds:
-        """What the forms say of the node alone, rounded outward."""
-        spread = self.spread()
-        outward = UPWARD - 1.0
-        low, high = self.lower[0] - spread.lower, self.upper[0] + spread.upper
-        return Bounds(
-            low - outward * (self.lower[0].abs() + spread.lower),
-            high + outward * (self.upper[0].abs() + spread.upper),
-        )
-
-    def magnitude(self) -> Tensor:
-        """The largest sum of |entries| of a form, shape (box,)."""
-        sums = torch.maximum(self.lower.abs().sum(dim=0), self.upper.abs().sum(dim=0))
-        largest: Tensor = sums.flatten(1).amax(dim=1) * UPWARD
-        return largest
+from verify.values.rounding import FLOAT32, SPARE, UNIT_FLOAT32, Rounding, gamma
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,46 +41,30 @@ class Forward:
 
     Attributes:
         rounding: which executions the bounds hold for; None for plain arithmetic.
+        single: the graph in float32, to convert it once for many calls; or None.
 
     Source:
         Forward mode as in Xu et al. 2020, arXiv:2002.12920, section 3; lines as in CROWN.
     """
 
     rounding: Rounding | None = FLOAT32
+    single: Graph | None = None
 
     def __call__(self, problem: Problem, budget: Budget = Budget()) -> Searched:
         """Bound every node, then the spec's rows; the region must be `Transformed`."""
-        region = problem.region
-        assert isinstance(region, Transformed)
-        walk = BackwardPass(problem.graph, region, self.rounding, budget)
-        first = walk.graph.input.name
-        forms: dict[str, Forms | None] = {
-            first: Forms(region.forms.lower.transpose(0, 1), region.forms.upper.transpose(0, 1))
-        }
-        for name in walk.names():
-            walk.budget.check()
-            node = walk.graph.node(name)
-            walk.visit(name)
-            forms[name] = self.step(walk, node, [forms[i] for i in node.inputs])
-            here = forms[name]
-            if here is not None:
-                walk.bounds[name] = walk.bounds[name].intersect(here.bounds())
+        carried = self.carried(problem, budget)
+        walk = carried.pass_over(None)
         tail, form = at_tail(walk, problem)
         margin = over_interval(walk, tail, form)
-        here = forms.get(tail)
-        if here is not None:
-            margin = torch.maximum(margin, over_forms(here, form))
+        here = carried.forms[tail].to(form.coeff.dtype)
+        margin = torch.maximum(margin, over_forms(here, form))
         required = problem.spec.required
-        coeff = margin.new_zeros(len(margin), *walk.graph.input.shape)
+        coeff = margin.new_zeros(len(margin), *problem.graph.input.shape)
 
         def pull(boxes: Tensor, rows: Tensor) -> None:
-            few = narrowed(walk, boxes)
-            start = few.pulled(tail, taken(form, boxes[:, None], rows))
-            better = torch.maximum(margin[boxes[:, None], rows], few.region.minimise(start))
-            margin[boxes[:, None], rows] = better
-            worst = better.argmin(dim=1)
-            flat = dense(start, walk.graph.input.shape).coeff
-            coeff[boxes] = flat[torch.arange(len(boxes)), worst]
+            better, worst = carried.closed(boxes, tail, taken(form, boxes[:, None], rows))
+            margin[boxes[:, None], rows] = torch.maximum(margin[boxes[:, None], rows], better)
+            coeff[boxes] = worst
 
         # The worst row alone first: where that fails, no other row can save the box.
         some = opened(margin, required).any(dim=1).nonzero().flatten()
@@ -118,23 +75,189 @@ class Forward:
             rest = some[saved & opened(margin[some], required).any(dim=1)]
             if len(rest):
                 left = opened(margin[rest], required)
-                # Boxes with fewer open rows are filled up with others of theirs.
-                order = left.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-                pull(rest, order[:, : int(left.sum(dim=1).max())])
+                pull(rest, first_of(left))
         return Searched(margin, coeff)
 
-    def step(self, walk: BackwardPass, node: Node, inputs: list[Forms | None]) -> Forms | None:
-        """The forms of one node from those of its inputs; None where there is no rule."""
-        known = [part for part in inputs if part is not None]
-        if len(known) < len(inputs):
-            return None
-        if lookup(node).relax is None:
-            return through_affine(walk, node, known)
+    def carried(self, problem: Problem, budget: Budget) -> Carried:
+        """Forms and intervals of every node, each intersected with the other."""
+        region = problem.region
+        assert isinstance(region, Transformed)
+        graph, dtype = problem.graph, problem.graph.dtype
+        if dtype == torch.float64 and self.rounding == FLOAT32:
+            dtype = torch.float32
+            graph = graph.to(dtype) if self.single is None else self.single
+        start = Forms(region.forms.lower.transpose(0, 1), region.forms.upper.transpose(0, 1))
+        first = graph.input.name
+        forms: dict[str, Forms] = {first: start.to(dtype)}
+        found = Carried(problem, self.rounding, budget, forms)
+        found.bounds[first] = widened(region.bounds(), dtype)
+        for node in graph.nodes[1:]:
+            budget.check()
+            found.step(node)
+        return found
+
+
+@dataclass(eq=False)
+class Carried:
+    """What is known of every node of a batch of boxes.
+
+    Attributes:
+        problem, rounding, budget: as given.
+        forms, bounds: of each node.
+        noise: as `verify.traverse.pull_back` takes it.
+    """
+
+    problem: Problem
+    rounding: Rounding | None
+    budget: Budget
+    forms: dict[str, Forms]
+    bounds: dict[str, Bounds] = field(default_factory=dict)
+    noise: dict[str, Tensor] = field(default_factory=dict)
+
+    def step(self, node: Node) -> None:
+        """Bound one node whose inputs are done."""
+        op = lookup(node)
+        if op.relax is not None and node.op != "Relu":
+            self.bend(self.problem.graph.node(node.name))
+            return
+        known = tuple(self.bounds[i] for i in node.inputs)
+        found, noise = op.interval(node, *known), None
+        if self.rounding is not None:
+            noise = noise_of(node, self.rounding, torch.float64, known)
+        single = found.lower.dtype == torch.float32
+        if noise is not None:
+            if single:
+                # It was measured by |W|·|x| in float32, which may be too small.
+                terms = 0 if op.fan is None else op.fan(node)[0]
+                noise = noise * (1.0 + 2 * paid(gamma(terms + 16, UNIT_FLOAT32)))
+            self.noise[node.name] = noise
+            if op.rounds:
+                # Our own rounding in float32 is at most that of an execution: charged once more.
+                times = 2.0 if single else 1.0
+                found = Bounds(found.lower - times * noise, found.upper + times * noise)
+        inputs = [self.forms[name] for name in node.inputs]
         if node.op == "Relu":
-            return through_relu(walk, node, known[0])
-        if walk.lines[node.name].lower_source is not None:
-            return None  # lines that read one entry each of several: intervals do, for now
-        return through_lines(walk, node, known[0])
+            here = through_relu(inputs[0], known[0])
+        else:
+            here = through_affine(node, inputs, noise if op.rounds else None)
+        self.forms[node.name] = here
+        self.bounds[node.name] = found.intersect(here.bounds())
+
+    def bend(self, node: Node) -> None:
+        """Bound a nonlinear node by its own lines; these are found in float64."""
+        op, (source,) = lookup(node), node.inputs
+        assert op.relax is not None
+        z, dtype = self.forms[source], self.forms[source].lower.dtype
+        known = self.bounds[source].to(torch.float64)
+        found, noise = op.interval(node, known), None
+        if self.rounding is not None:
+            noise = noise_of(node, self.rounding, torch.float64, (known,))
+        if noise is not None:
+            self.noise[node.name] = noise
+            noise = noise if op.rounds else None
+        if noise is not None:
+            found = Bounds(found.lower - noise, found.upper + noise)
+        here = through_lines(z, op.relax(node, known, None), noise)
+        self.forms[node.name] = here
+        self.bounds[node.name] = widened(found, dtype).intersect(here.bounds())
+
+    def closed(self, boxes: Tensor, tail: str, form: LinearForm) -> tuple[Tensor, Tensor]:
+        """Pull rows back from gate to gate; those that the forms of a gate close go no further.
+
+        Args:
+            boxes: their numbers.
+            tail: the node that the rows are over.
+            form: rows, one entry per box.
+
+        Returns:
+            The rows' margins, shape (box, row), and each box's worst row at the input; zeros where
+            no row got there.
+        """
+        graph, required = self.problem.graph, self.problem.spec.required
+        margin = torch.full_like(form.const, -torch.inf)
+        coeff = margin.new_zeros(len(boxes), *graph.input.shape)
+        rows = torch.arange(margin.shape[1]).expand(margin.shape)
+        live, start = torch.arange(len(boxes)), tail
+        for gate in gates(graph, tail):
+            walk, cut = self.between(boxes[live], gate, start)
+            form = walk.pulled(start, form, graph=cut)
+            if gate == graph.input.name:
+                found = self.problem.region.take(boxes[live]).minimise(form)
+                worst = found.argmin(dim=1)
+                flat = dense(form, graph.input.shape).coeff
+                coeff[live] = flat[torch.arange(len(live)), worst]
+            else:
+                here = self.forms[gate].take(boxes[live]).to(graph.dtype)
+                found = over_forms(here, form)
+            margin[live[:, None], rows] = torch.maximum(margin[live[:, None], rows], found)
+            open_ = opened(margin[live[:, None], rows], required)
+            still = open_.any(dim=1)
+            if not bool(still.any()):
+                break
+            live, rows = live[still], rows[still]
+            order = first_of(open_[still])
+            form = taken(form, still.nonzero(), order)
+            rows, start = rows.gather(1, order), gate
+        return margin, coeff
+
+    def pass_over(self, boxes: Tensor | None, names: Sequence[str] = ()) -> BackwardPass:
+        """A backward pass that knows some boxes and nodes; by default, the affine tail of all."""
+        graph, region = self.problem.graph, self.problem.region
+        if boxes is not None:
+            region = region.take(boxes)
+        walk = BackwardPass(graph, region, self.rounding, self.budget)
+        if not names:
+            every = [node.name for node in graph.nodes]
+            names = every[every.index(affine_tail(graph)) :]
+        for name in names:
+            bounds, noise = self.bounds[name], self.noise.get(name)
+            if boxes is not None:
+                bounds = bounds.take(boxes)
+                # What does not depend on the box has one entry for all.
+                noise = noise[boxes] if noise is not None and len(noise) > 1 else noise
+            walk.bounds[name] = bounds.to(graph.dtype)
+            walk.sizes[name] = walk.bounds[name].magnitude()
+            if noise is not None:
+                walk.noise[name] = noise.to(graph.dtype)
+        return walk
+
+    def between(self, boxes: Tensor, gate: str, start: str) -> tuple[BackwardPass, Graph]:
+        """A backward pass over some boxes, and the part of the network that it walks."""
+        nodes = self.problem.graph.nodes
+        names = [node.name for node in nodes]
+        first, last = names.index(gate), names.index(start)
+        walk = self.pass_over(boxes, names[first : last + 1])
+        for node in nodes[first + 1 : last + 1]:
+            if lookup(node).relax is not None:
+                walk.choose_lines(node)
+        entry = Node(gate, "Input", (), nodes[first].shape)
+        return walk, Graph((entry, *nodes[first + 1 : last + 1]))
+
+
+def gates(graph: Graph, tail: str) -> list[str]:
+    """Nonlinear nodes before the tail that all paths pass, last first, then the input.
+
+    Not the first of them: from there to the input is cheaper than a test.
+    """
+    names = [node.name for node in graph.nodes]
+    upto = names.index(tail)
+    passed = []
+    for place in range(1, upto):
+        later = graph.nodes[place + 1 : upto + 1]
+        if lookup(graph.nodes[place]).relax is not None and all(
+            names.index(source) >= place for node in later for source in node.inputs
+        ):
+            passed.append(names[place])
+    return [*reversed(passed[1:]), names[0]]
+
+
+def first_of(mask: Tensor) -> Tensor:
+    """The places of a mask's True entries, shape (box, most of any box).
+
+    Boxes with fewer are filled up with others of theirs.
+    """
+    order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    return order[:, : int(mask.sum(dim=1).max())]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,33 +282,7 @@ def over_forms(forms: Forms, form: LinearForm) -> Tensor:
     value = affine[:, :, 0] + form.const - affine[:, :, 1:].abs().sum(dim=2)
     size = torch.maximum(forms.lower.abs().sum(dim=0), forms.upper.abs().sum(dim=0))
     mass = torch.matmul(rows.abs(), size.flatten(1)[:, :, None])[:, :, 0]
-    return settle(value, form, 2 * mass * UPWARD, rows.shape[2] + 16)
-
-
-def narrowed(walk: BackwardPass, rows: Tensor) -> BackwardPass:
-    """What the pass holds of some of the boxes."""
-    few = BackwardPass(walk.graph, walk.region.take(rows), walk.rounding, walk.budget)
-    few.lines.update({name: lines_of(lines, rows) for name, lines in walk.lines.items()})
-    for table, own in ((few.noise, walk.noise), (few.sizes, walk.sizes)):
-        # What does not depend on the box has one entry for all.
-        table.update({name: v[rows] if len(v) > 1 else v for name, v in own.items()})
-    return few
-
-
-def lines_of(lines: Relaxation, rows: Tensor) -> Relaxation:
-    """The lines of some of the boxes."""
-
-    def some(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values[rows]
-
-    return Relaxation(
-        lines.lower_slope[rows],
-        some(lines.lower_offset),
-        lines.upper_slope[rows],
-        some(lines.upper_offset),
-        some(lines.lower_source),
-        some(lines.upper_source),
-    )
+    return settle(value, form, 2 * mass * SPARE[value.dtype], rows.shape[2] + 16)
 
 
 def taken(form: LinearForm, boxes: Tensor, rows: Tensor) -> LinearForm:
@@ -197,86 +294,3 @@ def taken(form: LinearForm, boxes: Tensor, rows: Tensor) -> LinearForm:
 def opened(margin: Tensor, required: float) -> Tensor:
     """Which rows are not proved; NaN and infinity are not."""
     return ~((margin > required) & torch.isfinite(margin))
-
-
-def through_affine(walk: BackwardPass, node: Node, inputs: list[Forms]) -> Forms:
-    """W+·lower + W-·upper, coefficient by coefficient.
-
-    The interval rule of an affine operator is linear in both ends, so it maps coefficients as it
-    maps bounds, less the constant that it adds each time.
-    """
-    op = lookup(node)
-    size, boxes = inputs[0].lower.shape[:2]
-    ends = [Bounds(part.lower.flatten(0, 1), part.upper.flatten(0, 1)) for part in inputs]
-    found = op.interval(node, *ends)
-    blank = [torch.zeros_like(part.lower[0, :1]) for part in inputs]
-    constant = op.forward(node, *blank)
-    lower, upper = found.lower.unflatten(0, (size, boxes)), found.upper.unflatten(0, (size, boxes))
-    lower = torch.cat((lower[:1], lower[1:] - constant))
-    upper = torch.cat((upper[:1], upper[1:] - constant))
-    if not op.rounds or walk.rounding is None:
-        return Forms(lower, upper)
-    # Ours: each coefficient is two sums of at most node.size... terms, of |W|·|coefficient|; the
-    # largest coefficient stands for all of them. Theirs, and the constant: the node's noise.
-    largest = torch.stack([part.magnitude() for part in inputs]).amax(dim=0)
-    ones = [Bounds(-torch.ones_like(b), torch.ones_like(b)) for b in blank]
-    whole = op.interval(node, *ones)
-    weights = torch.maximum(whole.upper - constant, constant - whole.lower) * UPWARD
-    terms = sum(part.lower[0, 0].numel() for part in inputs) + 32
-    steps = 4 * (size + 1) * gamma(terms, unit(lower.dtype))
-    own = steps * (weights * largest.view(-1, *[1] * len(node.shape)) + constant.abs())
-    slack = own * UPWARD
-    noise = walk.noise.get(node.name)
-    if noise is not None:
-        slack = slack + noise
-    lower[0] -= slack
-    upper[0] += slack
-    return Forms(lower, upper)
-
-
-def through_lines(walk: BackwardPass, node: Node, z: Forms) -> Forms:
-    """The node's own lines, each reading the form that its slope's sign asks for."""
-    lines = walk.lines[node.name]
-    up, down = lines.upper_slope[:, 0], lines.lower_slope[:, 0]
-    upper = torch.where(up >= 0, z.upper, z.lower) * up
-    lower = torch.where(down >= 0, z.lower, z.upper) * down
-    slack = (lower.abs().sum(dim=0) + upper.abs().sum(dim=0)) * (UPWARD - 1.0)
-    for form, offset, sign in ((upper, lines.upper_offset, 1), (lower, lines.lower_offset, -1)):
-        if offset is not None:
-            form[0] += offset[:, 0]
-            slack = slack + offset[:, 0].abs() * (UPWARD - 1.0)
-        form[0] += sign * slack
-        if node.name in walk.noise:
-            form[0] += sign * walk.noise[node.name]
-    return Forms(lower, upper)
-
-
-def through_relu(walk: BackwardPass, node: Node, z: Forms) -> Forms:
-    """relu(z) <= relu(upper(t)) <= the chord over upper's own range; below likewise.
-
-    Upper's own range is narrower than the neuron's, so its chord is lower than the neuron's.
-    """
-    op = lookup(node)
-    assert op.relax is not None
-    spread, outward = z.spread(), UPWARD - 1.0
-    size = [f[0].abs() + s for f, s in ((z.lower, spread.lower), (z.upper, spread.upper))]
-    known = walk.bounds[node.inputs[0]]
-    over = Bounds(
-        z.upper[0] - spread.upper - outward * size[1],
-        z.upper[0] + spread.upper + outward * size[1],
-    )
-    under = Bounds(
-        z.lower[0] - spread.lower - outward * size[0],
-        z.lower[0] + spread.lower + outward * size[0],
-    )
-    above, below = op.relax(node, over, None), op.relax(node, under, None)
-    assert above.upper_offset is not None
-    upper = z.upper * above.upper_slope[:, 0]
-    upper[0] += above.upper_offset[:, 0] + outward * size[1]
-    lower = z.lower * below.lower_slope[:, 0]
-    lower[0] -= outward * size[0]
-    # Where the neuron is known better than by its form, a constant does.
-    off, on = known.upper <= 0, known.lower >= 0
-    upper = torch.where(off, 0.0, upper)
-    lower = torch.where(off, 0.0, lower)
-    return Forms(torch.where(on, z.lower, lower), torch.where(on, z.upper, upper))

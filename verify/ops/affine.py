@@ -107,6 +107,8 @@ def affine(
             noise=noise,
             rounds=True,
             rows=rows,
+            absolute=absolute,
+            fan=fan,
             mixes=mixes,
         )
     )

@@ -44,6 +44,8 @@ class Op:
             and its input's value at the row's minimiser.
         rows: (node, index) -> coefficients over the input of the output entries named by `index`,
             shape (*index, *input); a short cut for pulling back one-hot rows, or None.
+        absolute: (node, *inputs) -> |W|·x, of affine operators that round.
+        fan: node -> (terms of one output's sum, terms of one pulled-back entry), of the same.
         mixes: whether an output entry reads several input entries; if not, interval bounds of it
             are as exact as those of its input.
     """
@@ -60,6 +62,8 @@ class Op:
     initial: Callable[[Node, Bounds], Tensor] | None = None
     ascend: Callable[[Node, Bounds, Tensor, Tensor, Tensor], Tensor] | None = None
     rows: Callable[[Node, Tensor], Tensor] | None = None
+    absolute: Callable[..., Tensor] | None = None
+    fan: Callable[[Node], tuple[int, int]] | None = None
     mixes: bool = False
 
 
