@@ -1,10 +1,11 @@
 """Published networks under transformations: certified share, time, and soundness by sampling.
 
-    python -m benchmarks.geometric --data /work/shared/data --limit 100 --out geometric.jsonl
+    python -m benchmarks.geometric --data /work/shared/data --out geometric.jsonl
+    python -m benchmarks.geometric --data /work/shared/data --out geometric.jsonl --samples 100000
 
-One JSON line per network and transformation. Beside ours stand DeepG's published figures (Balunovic
-et al. 2019, as re-run by Yang et al. 2023). Every certified image is then sampled: not one of its
-transformations may be misclassified in ONNX Runtime.
+One JSON line per image, and a summary per network and transformation; a run that was cut off goes
+on where it was. The second command samples what the first certified. Beside ours stand DeepG's
+published figures (Balunovic et al. 2019, as re-run by Yang et al. 2023).
 """
 
 from __future__ import annotations
@@ -12,18 +13,26 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean, median
+from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.machine import describe
 from verify.geometric.certify import Settings, certify_image
 from verify.geometric.linear_constraints import pixel_forms
 from verify.geometric.transforms import parse_transform
+from verify.memory import keep_freed_memory
 from verify.network import load
+from verify.readers.examples import example_path
 from verify.values.budget import Budget
 
+Row = dict[str, Any]
 SMALL = "shear(-.02,.02) rotation(-2,2) scale(.98,1.02) contrast(.98,1.02) brightness(-.001,.001)"
 LARGE = "scale(.95,1.05) rotation(-5,5) contrast(.95,1.05) brightness(-.01,.01)"
 CASES = {
@@ -34,11 +43,26 @@ CASES = {
     "cifar_r10": ("cifar_r10", "cifar10", "rotation(-10,10)", "65 of 74, 78.2 s"),
     "mnist_small": ("mnist_r30", "mnist", SMALL, "72 of 100, 71.7 s (its own network)"),
     "mnist_large": ("mnist_r30", "mnist", LARGE, "34 of 100, 155.2 s (its own network)"),
+    "digits_small": ("digits_conv", "digits", SMALL, "-"),
+    "digits_large": ("digits_conv", "digits", LARGE, "-"),
 }
+
+
+def network_file(folder: Path, name: str) -> Path:
+    """The published networks lie in the data folder, the example in the package."""
+    return (
+        example_path(f"{name}.onnx")
+        if name.startswith("digits")
+        else (folder / "geometric" / f"{name}.onnx")
+    )
 
 
 def images(folder: Path, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels in [0, 1], channels first, and labels."""
+    if kind == "digits":
+        held = np.load(example_path("digits.npz"))
+        x, labels = torch.from_numpy(held["x"]).float(), torch.from_numpy(held["y"]).long()
+        return x.view(-1, 1, 8, 8), labels
     with (folder / "images" / f"{kind}_test_100.csv").open() as stream:
         rows = torch.tensor([[float(cell) for cell in row] for row in csv.reader(stream)])
     x = rows[:, 1:] / 255
@@ -51,10 +75,12 @@ def example(folder: Path) -> dict[str, object]:
     x, _ = images(folder, "mnist")
     transform = parse_transform("rotation(-1,1)")
     low, high = transform.low[None], transform.high[None]
-    started = time.perf_counter()
-    for _ in range(20):
-        forms = pixel_forms(transform, x[0], low, high, segments=8)
-    seconds = (time.perf_counter() - started) / 20
+    seconds, processor = [], []
+    for _ in range(30):
+        wall, used = time.perf_counter(), time.process_time()
+        forms = pixel_forms(transform, x[0], low, high, segments=12)
+        seconds.append(time.perf_counter() - wall)
+        processor.append(time.process_time() - used)
     angles = torch.rand(1300, 1, generator=torch.Generator().manual_seed(0)).double() * 2 - 1
     seen = transform(x[:1].expand(1300, -1, -1, -1), angles).double()
     t = angles[:, :, None, None]
@@ -64,25 +90,27 @@ def example(folder: Path) -> dict[str, object]:
         "case": "deepg_example1",
         "gap": float((forms.upper - forms.lower)[0, 0].mean()),
         "interval_width": float((forms.bounds.upper - forms.bounds.lower).mean()),
-        "seconds": seconds,
+        "wall_seconds": median(seconds),
+        "processor_seconds": median(processor),
         "samples": seen.numel(),
         "violations": int(((seen < under) | (seen > over)).sum()),
         "published": "gap 0.005468 in 0.92 s on 20 threads, optimum 0.005439",
     }
 
 
-def case(folder: Path, name: str, arguments: argparse.Namespace) -> dict[str, object]:
-    """One network under one transformation."""
-    file, kind, text, published = CASES[name]
-    network, transform = load(folder / "geometric" / f"{file}.onnx"), parse_transform(text)
+def certified(folder: Path, name: str, arguments: argparse.Namespace) -> Iterator[Row]:
+    """One network under one transformation, image by image; those written already are left out."""
+    file, kind, text, _ = CASES[name]
+    network, transform = load(network_file(folder, file)), parse_transform(text)
     x, labels = images(folder, kind)
     x, labels = x[: arguments.limit], labels[: arguments.limit]
     right = (network.judge.predict(x) == labels).nonzero().flatten().tolist()
-    counts = {"verified": 0, "falsified": 0, "unknown": 0}
-    seconds, processor, boxes, wrong, samples = 0.0, 0.0, 0, 0, 0
     settings = Settings(method=arguments.method, tolerance=None)
+    known = {row["index"] for row in written(arguments.out) if row["case"] == name}
     for i in right:
-        started = time.process_time()
+        if i in known:
+            continue
+        wall, processor = time.perf_counter(), time.process_time()
         found = certify_image(
             network.graph,
             network.judge,
@@ -93,59 +121,104 @@ def case(folder: Path, name: str, arguments: argparse.Namespace) -> dict[str, ob
             budget=Budget().within(arguments.timeout),
             index=i,
         )
-        processor += time.process_time() - started
-        counts[found.verdict.value] += 1
-        seconds, boxes = seconds + found.seconds, boxes + found.boxes
-        if found.verdict.value != "verified":
-            continue
-        generator = torch.Generator().manual_seed(i)
+        processor, wall = time.process_time() - processor, time.perf_counter() - wall
+        yield {
+            "case": name,
+            "index": i,
+            "verdict": found.verdict.value,
+            "margin": None if math.isnan(found.margin) else found.margin,
+            "boxes": found.boxes,
+            "processor_seconds": processor,
+            "wall_seconds": wall,
+            "parameters": found.parameters,
+            "images": len(x),
+            "correct": len(right),
+        }
+
+
+def sampled(folder: Path, name: str, arguments: argparse.Namespace) -> Iterator[Row]:
+    """Every certified image again, at random parameters and at those where cells begin and end.
+
+    Not one of them may be misclassified in ONNX Runtime.
+    """
+    file, kind, text, _ = CASES[name]
+    network, transform = load(network_file(folder, file)), parse_transform(text)
+    x, labels = images(folder, kind)
+    rows = [row for row in written(arguments.out) if row["case"] == name]
+    done = {row["index"] for row in rows if "samples" in row}
+    sure = {row["index"] for row in rows if row.get("verdict") == "verified"}
+    for i in sorted(sure - done):
+        generator, wrong, count = torch.Generator().manual_seed(i), 0, 0
         for start in range(0, arguments.samples, 1000):
-            some = min(1000, arguments.samples - start)
-            unit = torch.rand(some, len(transform.steps), generator=generator).double()
+            unit = torch.rand(1000, len(transform.steps), generator=generator).double()
+            if start == 0:
+                unit[:] = (unit * 8).round() / 8  # ends, middle, whole and half pixels
             parameters = transform.low + unit * (transform.high - transform.low)
-            seen = transform(x[i].expand(some, -1, -1, -1), parameters)
-            wrong += int(network.judge.misclassified(seen, labels[i].expand(some)).sum())
-            samples += some
+            seen = transform(x[i].expand(1000, -1, -1, -1), parameters)
+            wrong += int(network.judge.misclassified(seen, labels[i].expand(1000)).sum())
+            count += 1000
+        yield {"case": name, "index": i, "samples": count, "misclassified": wrong}
+
+
+def summary(name: str, rows: list[Row]) -> Row:
+    """Counts, and seconds an image: mean, median, largest."""
+    asked = [row for row in rows if "verdict" in row]
+    counts = {
+        verdict: sum(row["verdict"] == verdict for row in asked)
+        for verdict in ("verified", "falsified", "unknown")
+    }
+    times = {
+        f"{what}_{kind}": round(function([row[f"{kind}_seconds"] for row in asked]), 3)
+        for kind in ("processor", "wall")
+        for what, function in (("mean", mean), ("median", median), ("most", max))
+    }
+    checked = [row for row in rows if "samples" in row]
     return {
         "case": name,
-        "transform": text,
-        "images": len(x),
-        "correct": len(right),
+        "transform": CASES[name][2],
+        "images": asked[0]["images"],
+        "correct": asked[0]["correct"],
         **counts,
-        "seconds_per_image": seconds / max(1, len(right)),
-        "processor_seconds_per_image": processor / max(1, len(right)),
-        "boxes_per_image": boxes / max(1, len(right)),
-        "samples": samples,
-        "misclassified_samples": wrong,
-        "method": arguments.method,
-        "published": published,
+        **times,
+        "mean_boxes": round(mean([row["boxes"] for row in asked]), 1),
+        "samples": sum(row["samples"] for row in checked),
+        "misclassified": sum(row["misclassified"] for row in checked),
+        "published": CASES[name][3],
     }
 
 
+def written(path: Path | None) -> list[Row]:
+    """What a run wrote so far."""
+    if path is None or not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def main() -> None:
-    """Run and write."""
+    """Run, write image by image, and sum up what is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--cases", default=",".join(("example", *CASES)))
     parser.add_argument("--limit", type=int, default=100)
-    parser.add_argument("--samples", type=int, default=100_000)
+    parser.add_argument("--samples", type=int, default=0, help="per certified image, afterwards")
     parser.add_argument("--method", default="forward")
     parser.add_argument("--timeout", type=float, default=None)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines; a run goes on there")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     machine = describe(arguments.threads)
-    names = arguments.cases.split(",")
-    found = [example(arguments.data)] if "example" in names or len(names) == len(CASES) else []
-    for name in names:
-        if name != "example":
-            found.append(case(arguments.data, name, arguments))
-            print(json.dumps(found[-1]), flush=True)  # noqa: T201
-    for row in found[:1]:
-        print(json.dumps(row), flush=True)  # noqa: T201
-    if arguments.out is not None:
-        arguments.out.write_text("".join(json.dumps({**row, **machine}) + "\n" for row in found))
+    for name in arguments.cases.split(","):
+        if name == "example":
+            print(json.dumps(example(arguments.data)), flush=True)  # noqa: T201
+            continue
+        work = sampled if arguments.samples else certified
+        for row in work(arguments.data, name, arguments):
+            with arguments.out.open("a") as stream:
+                stream.write(json.dumps({**row, **machine}) + "\n")
+        rows = [row for row in written(arguments.out) if row["case"] == name]
+        print(json.dumps(summary(name, rows)), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
