@@ -107,6 +107,7 @@ def pull_back(
     sizes: Mapping[str, Tensor] | None = None,
     record: dict[str, Tensor] | None = None,
     into_box: bool = False,
+    added: Mapping[str, LinearForm] | None = None,
 ) -> LinearForm:
     """A linear form in the network's input that lower-bounds `form`, stated at node `start`.
 
@@ -121,6 +122,8 @@ def pull_back(
         into_box: whether the caller only minimises over a box; then the form may come back as
             phases, see `verify.values.window`.
         record: if given, filled with the coefficients met at the output of each nonlinear node.
+        added: forms to add on the way, by the node they are over, each an ancestor of `start` or
+            `start` itself: multipliers of constraints on nodes, or rows of another node.
 
     Returns:
         Coefficients of shape (batch, row, *input), or a window over the input.
@@ -131,6 +134,9 @@ def pull_back(
         if node.name not in pending:
             continue  # after `start`, or not an ancestor of it
         here = pending.pop(node.name)
+        if added is not None and node.name in added:
+            size = sizes[node.name] if sizes else None
+            here = merged(here, added[node.name], node.shape, size)
         op = lookup(node)
         if record is not None and op.relax is not None:
             record[node.name] = dense(here, node.shape).coeff

@@ -1,0 +1,95 @@
+"""The rigorous value of a domain: slopes and multipliers from the search, evaluated once in float64.
+
+A split is on the executed pre-activation z: any float32 execution has z >= 0 or z <= 0, so two
+children cover their parent. The term -beta·s·z is over the executed z too; what its rounding costs
+is charged below, where the form passes the node that computes z.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from verify.bounders.backward import BackwardPass
+from verify.bounders.beta_crown import Clauses
+from verify.bounders.domains import Domains, Frame, Layer, bounds_under
+from verify.ops.registry import lookup
+from verify.traverse import pull_back
+from verify.values.linear_form import LinearForm
+from verify.values.relaxation import Relaxation
+from verify.values.rounding import unit
+
+
+def prove(
+    proof: BackwardPass,
+    frame: Frame,
+    clauses: Clauses,
+    domains: Domains,
+    others: dict[str, Relaxation],
+) -> Tensor:
+    """Lower bounds of the domains' weighted rows that hold for every float32 execution; (batch,).
+
+    Where one is > 0, no execution inside the domain meets its clause: all its rows <= 0 would make
+    their sum with weights >= 0 no more than 0.
+
+    Args:
+        proof: a rigorous pass that has visited every node of the frame's network.
+        frame: the columns of the domains.
+        clauses: float64.
+        domains: what the search proposes.
+        others: lines of nonlinear nodes that are no Relu, rigorous.
+    """
+    lines = dict(others)
+    added: dict[str, LinearForm] = {}
+    for layer in frame.layers:
+        lines[layer.name] = lines_of(proof, layer, domains)
+        pushed = multipliers(layer, domains)
+        if pushed is not None:
+            zero = pushed.new_zeros(len(domains), 1)
+            added[layer.source] = LinearForm(pushed[:, None], zero, zero)
+    output = proof.graph.output.name
+    form = weighted_rows(proof, clauses, domains)
+    sizes = {**proof.sizes, output: proof.bounds[output].magnitude()}
+    pulled = pull_back(
+        proof.graph, output, form, lines, noise=proof.noise, sizes=sizes, added=added
+    )
+    return proof.region.minimise(pulled)[:, 0]
+
+
+def lines_of(proof: BackwardPass, layer: Layer, domains: Domains) -> Relaxation:
+    """The relu's lines under each domain's splits, with its slopes."""
+    node = proof.graph.node(layer.name)
+    relax = lookup(node).relax
+    assert relax is not None
+    bounds = bounds_under(proof.bounds[layer.source], layer, domains)
+    alpha = layer.laid(layer.of(domains.alpha.to(torch.float64)))
+    return relax(node, bounds, alpha.view(1, len(domains), 1, *layer.shape))
+
+
+def multipliers(layer: Layer, domains: Domains) -> Tensor | None:
+    """-beta·s at the layer's pre-activations, (batch, *node); None where all are 0."""
+    here = (domains.slots >= layer.first) & (domains.slots < layer.last)
+    push = torch.where(here, -domains.beta * domains.sign, 0.0).to(torch.float64)
+    if not bool(push.any()):
+        return None
+    wide = push.new_zeros(len(domains), layer.last - layer.first)
+    column = (domains.slots - layer.first).clamp(0, layer.last - layer.first - 1)
+    # Slots of other layers add an exact 0; a neuron is split once, so no sum is rounded.
+    wide.scatter_add_(1, column, push)
+    return layer.laid(wide).view(len(domains), *layer.shape)
+
+
+def weighted_rows(proof: BackwardPass, clauses: Clauses, domains: Domains) -> LinearForm:
+    """sum weight·row, with what the sum's rounding may cost; (batch, 1, *output)."""
+    output = proof.graph.output
+    weight = domains.weight.to(torch.float64)[:, None]
+    coeff, const = clauses.coeff[domains.clause], clauses.const[domains.clause][:, :, None]
+    rows = torch.bmm(weight, coeff)
+    total = torch.bmm(weight, const)[:, :, 0]
+    error = torch.zeros_like(total)
+    if coeff.shape[1] > 1:
+        size = proof.bounds[output.name].magnitude().flatten(1)[:, :, None]
+        terms = torch.bmm(weight, coeff.abs()) @ size
+        terms = terms[:, :, 0] + torch.bmm(weight, const.abs())[:, :, 0]
+        error = terms * (2 * (coeff.shape[1] + 2) * unit(torch.float64))
+    return LinearForm(rows.view(len(domains), 1, *output.shape), total, error)

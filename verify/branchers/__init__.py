@@ -1,0 +1,1 @@
+"""Branchers: where to cut a domain in two."""

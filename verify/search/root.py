@@ -1,0 +1,134 @@
+"""The root of a search over activations: alpha-CROWN everywhere, and what domains start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from verify.bounders.alpha_crown import Pair
+from verify.bounders.backward import BackwardPass
+from verify.bounders.beta_crown import Clauses
+from verify.bounders.domains import Domains, Frame, frame_of
+from verify.bounders.slopes import Ascent
+from verify.graph.ir import Graph
+from verify.ops.registry import lookup
+from verify.values.budget import Budget
+from verify.values.linear_form import LinearForm
+from verify.values.property import Case
+from verify.values.region import Box
+from verify.values.relaxation import Relaxation
+from verify.values.rounding import FLOAT32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Root:
+    """What is known of a case before any split.
+
+    Attributes:
+        proof: a rigorous pass that visited every node.
+        frame: the same for the search.
+        others: rigorous lines of nonlinear nodes that are no Relu.
+        clauses: of the case, float64.
+        margin: proved margin of each clause, (clause,).
+        slack: how much more than 0 the search must find, for the proof to find more than 0.
+        domains: one per clause that is still open.
+    """
+
+    proof: BackwardPass
+    frame: Frame
+    others: dict[str, Relaxation]
+    clauses: Clauses
+    margin: Tensor
+    slack: float
+    domains: Domains
+
+
+def clauses_of(case: Case) -> Clauses:
+    """The clauses' rows, padded with zeros."""
+    rows = max(len(clause) for clause in case.clauses)
+    out = case.clauses[0].coeff.shape[1]
+    coeff = torch.zeros(len(case.clauses), rows, out, dtype=torch.float64)
+    const = torch.zeros(len(case.clauses), rows, dtype=torch.float64)
+    real = torch.zeros(len(case.clauses), rows, dtype=torch.bool)
+    for i, clause in enumerate(case.clauses):
+        coeff[i, : len(clause)], const[i, : len(clause)] = clause.coeff, clause.const
+        real[i, : len(clause)] = True
+    return Clauses(coeff, const, real)
+
+
+def root_of(graph: Graph, case: Case, ascent: Ascent, budget: Budget) -> Root:
+    """Bound every node and every clause; raises OutOfTime."""
+    shape = (1, *graph.input.shape)
+    box = Box(case.lower.view(shape), case.upper.view(shape))
+    proof = BackwardPass(graph, box, FLOAT32, budget)
+    search = BackwardPass(graph.to(torch.float32), box.to(torch.float32), None, budget)
+    pair = Pair(proof, search, ascent, None, True)
+    for name in proof.names():
+        if lookup(proof.graph.node(name)).relax is not None:
+            pair.refine(name)
+        pair.visit(name)
+    clauses = clauses_of(case)
+    spec = case.spec()
+    start, form = proof.spec_form(spec.coeff, spec.const)
+    rows = LinearForm(form.coeff.to(torch.float32), form.const.to(torch.float32))
+    found = ascent(search, start, rows, enough=0.0)
+    proved = pair.prove(start, form, found)[0]
+    assert spec.clause is not None
+    others = {
+        name: line for name, line in proof.lines.items() if proof.graph.node(name).op != "Relu"
+    }
+    frame = frame_of(proof, others)
+    margin, best = best_rows(proved, spec.clause, len(case.clauses))
+    taken = (found.value[0].to(torch.float64) - proved).max()
+    slopes = {name: alpha[0, 0, best] for name, alpha in found.alpha.items()}
+    domains = domains_of(frame, clauses, margin, best, spec.clause, slopes)
+    open_ = (~(margin > 0)).nonzero().flatten()
+    return Root(
+        proof, frame, others, clauses, margin, max(0.0, 2 * float(taken)), domains.take(open_)
+    )
+
+
+def best_rows(proved: Tensor, clause: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The best margin of each clause, and which row has it; both (clause,)."""
+    best = torch.stack(
+        [torch.where(clause == i, proved, -torch.inf).argmax() for i in range(count)]
+    )
+    return proved[best], best
+
+
+def domains_of(
+    frame: Frame,
+    clauses: Clauses,
+    margin: Tensor,
+    best: Tensor,
+    clause: Tensor,
+    slopes: dict[str, Tensor],
+) -> Domains:
+    """One domain without splits per clause, weighing its best row alone."""
+    count = len(margin)
+    first = torch.stack([(clause == i).to(torch.uint8).argmax() for i in range(count)])
+    weight = torch.zeros(count, clauses.coeff.shape[1]).scatter_(1, (best - first)[:, None], 1.0)
+    alpha = torch.zeros(count, frame.columns)
+    for layer in frame.layers:
+        if layer.name in slopes:
+            layer.of(alpha).copy_(layer.pick(slopes[layer.name]))
+    none = torch.zeros(count, 0)
+    return Domains(
+        clause=torch.arange(count),
+        weight=weight,
+        slots=none.long(),
+        sign=none,
+        beta=none,
+        scale=none,
+        alpha=alpha,
+        value=margin.to(torch.float32),
+        picks=none.long(),
+        pulls=none,
+    )
+
+
+def with_slopes(domains: Domains, alpha: Tensor) -> Domains:
+    """The same domains with other slopes."""
+    return replace(domains, alpha=alpha)
