@@ -22,7 +22,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime": BASE,
     "network": (*BASE, "readers", "runtime"),
     "export": BASE,
-    **dict.fromkeys(METHODS, BASE),
+    "bounders": BASE,
+    "branchers": (*BASE, "bounders"),  # they rank by what a bounder's walk found
     "check": BASE,  # re-derives what bounders and search claim, so it shares nothing with them
     "search": (*BASE, *METHODS),
     "recipes": (*BASE, *METHODS, "search"),

@@ -248,7 +248,7 @@ class Moments:
         self.first.mul_(climb.momentum).add_(gradient, alpha=1 - climb.momentum)
         self.second.mul_(climb.memory).addcmul_(gradient, gradient, value=1 - climb.memory)
         scale = (1 - climb.memory**number) ** 0.5 / (1 - climb.momentum**number)
-        return scale * self.first / self.second.sqrt().add_(SMALLEST_STEP)
+        return torch.div(self.first, self.second.sqrt().add_(SMALLEST_STEP)).mul_(scale)
 
     def take(self, rows: Tensor) -> Moments:
         """Some of the batch."""
@@ -293,9 +293,7 @@ def walk_of(frame: Frame, clauses: Clauses, domains: Domains, chords: Chords) ->
     return Walk(frame, chords, domains.alpha, pushed, output.name, rows, const)
 
 
-def climb(
-    frame: Frame, clauses: Clauses, start: Domains, goal: float, how: Climb
-) -> Climbed:
+def climb(frame: Frame, clauses: Clauses, start: Domains, goal: float, how: Climb) -> Climbed:
     """Raise every domain's bound; what exceeds the goal early is left as it is then.
 
     Args:
@@ -325,8 +323,10 @@ def climb(
             parts.append((where, seen))
             break
         parameters = steps(walk, clauses, domains, states, how, number, reached, output, blank)
-        domains = replace(domains, **parameters) if several else replace(
-            domains, alpha=parameters["alpha"], beta=parameters["beta"]
+        domains = (
+            replace(domains, **parameters)
+            if several
+            else replace(domains, alpha=parameters["alpha"], beta=parameters["beta"])
         )
         if float(done.sum()) >= how.leave * len(done):
             leaving, staying = done.nonzero().flatten(), (~done).nonzero().flatten()
@@ -410,8 +410,9 @@ def assembled(parts: list[tuple[Tensor, Climbed]]) -> Climbed:
     order = torch.cat([where for where, _ in parts]).argsort()
 
     def whole(of: str, inner: str | None = None) -> Tensor:
-        pieces = [getattr(p, of) if inner is None else getattr(getattr(p, of), inner)
-                  for _, p in parts]
+        pieces = [
+            getattr(p, of) if inner is None else getattr(getattr(p, of), inner) for _, p in parts
+        ]
         return torch.cat(pieces)[order]
 
     domains = Domains(*(whole("domains", name) for name in Domains.__slots__))

@@ -1,4 +1,4 @@
-"""The rigorous value of a domain: slopes and multipliers from the search, evaluated once in float64.
+"""The rigorous value of a domain: what the search found, evaluated once in float64.
 
 A split is on the executed pre-activation z: any float32 execution has z >= 0 or z <= 0, so two
 children cover their parent. The term -beta·s·z is over the executed z too; what its rounding costs

@@ -121,9 +121,7 @@ def frame_of(
         picked = slice(None) if columns is None else columns
         last = first + len(low[picked])
         fixed = (low >= 0).to(dtype)
-        layers.append(
-            Layer(node.name, node.inputs[0], node.shape, columns, first, last, fixed)
-        )
+        layers.append(Layer(node.name, node.inputs[0], node.shape, columns, first, last, fixed))
         lower.append(low[picked])
         upper.append(high[picked])
         bias.append(bias_before(proof.graph, node.inputs[0]).flatten()[picked])

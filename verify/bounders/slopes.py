@@ -199,8 +199,8 @@ def along_lines(lines: Relaxation, coeff: Tensor, value: Tensor) -> Tensor:
         flat = value.flatten(2)
         rows = flat.shape[1]
         shape = coeff.shape
-        low = flat.gather(2, lines.lower_source[:, None].expand(-1, rows, -1)).view(shape)
-        high = flat.gather(2, lines.upper_source[:, None].expand(-1, rows, -1)).view(shape)
+        low = flat.gather(2, lines.lower_source[:, None].expand(len(flat), rows, -1)).view(shape)
+        high = flat.gather(2, lines.upper_source[:, None].expand(len(flat), rows, -1)).view(shape)
     else:
         low = high = value
     lower = low * lines.lower_slope

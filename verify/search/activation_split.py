@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -16,9 +15,10 @@ from verify.bounders.slopes import Ascent
 from verify.branchers.babsr import candidates
 from verify.branchers.filtered import Filtered
 from verify.graph.ir import Graph
+from verify.search.leaf import settle_leaf
 from verify.search.outcome import Outcome, Progress, Refuter, Watcher
 from verify.search.pool import Pool
-from verify.search.root import Root, root_of
+from verify.search.root import Root, root_of, to_input
 from verify.values.budget import Budget, OutOfTime
 from verify.values.property import Case
 from verify.values.result import Verdict
@@ -107,13 +107,15 @@ class Tree:
         while witness is None and len(self.pool):
             self.budget.check()
             parents = self.pool.draw(batch)
-            whole = (parents.picks[:, 0] < root.frame.columns) if parents.picks.shape[1] else (
-                torch.zeros(len(parents), dtype=torch.bool)
+            whole = (
+                (parents.picks[:, 0] < root.frame.columns)
+                if parents.picks.shape[1]
+                else (torch.zeros(len(parents), dtype=torch.bool))
             )
-            if not bool(whole.all()):
-                self.stuck = True
+            for leaf in (~whole).nonzero().flatten():
+                witness = witness if witness is not None else self.finish(parents.take(leaf[None]))
             parents = parents.take(whole.nonzero().flatten())
-            if len(parents):
+            if len(parents) and witness is None:
                 clauses = root.clauses.to(torch.float32)
                 both = self.how.filtered(root.frame, clauses, parents, self.slack)
                 witness = self.settle(both)
@@ -159,24 +161,47 @@ class Tree:
         assert root is not None
         picks, pulls = candidates(root.frame, found, max(3, self.how.filtered.tried))
         value = torch.maximum(found.domains.value, before.value.clamp(max=self.slack))
-        self.pool.push(
-            replace(found.domains, picks=picks, pulls=pulls, value=value).take(rows)
-        )
+        self.pool.push(replace(found.domains, picks=picks, pulls=pulls, value=value).take(rows))
+
+    def finish(self, leaf: Domains) -> Tensor | None:
+        """Decide a domain without open neurons; a witness if it holds one."""
+        root = self.root
+        assert root is not None
+        self.budget.check()
+        found = settle_leaf(root, leaf)
+        if found.domain is not None and self.close(found.domain):
+            return None
+        if found.point is not None and self.refute is not None:
+            entry = root.proof.graph.input.name
+            witness = self.refute.check(to_input(self.graph, entry, found.point))
+            if witness is not None:
+                return witness
+        self.stuck = True
+        self.proved = min(self.proved, float(leaf.value[0]))
+        return None
+
+    def close(self, leaf: Domains) -> bool:
+        """Whether a single leaf is proved by its multipliers."""
+        root = self.root
+        assert root is not None
+        margin = float(prove(root.proof, root.frame, root.clauses, leaf, root.others)[0])
+        if not margin > 0:
+            return False
+        self.proved = min(self.proved, margin)
+        if self.how.on_leaf is not None:
+            self.how.on_leaf(leaf)
+        return True
 
     def glance(self, found: Climbed, rows: Tensor) -> Tensor | None:
         """Try the minimisers of the least bounds as inputs."""
-        if self.refute is None or not len(rows):
+        if self.refute is None or self.root is None or not len(rows):
             return None
         some = rows[found.domains.value[rows].argsort()[:4]]
-        return self.refute.check(found.point[some].flatten(1))
+        entry = self.root.proof.graph.input.name
+        return self.refute.check(to_input(self.graph, entry, found.point[some]))
 
 
 def batch_for(root: Root) -> int:
     """Domains to split at once: enough to fill matrix products, few enough for the caches."""
     widest = sum(node.size for node in root.frame.graph.nodes)
     return max(4, min(256, 400_000 // widest))
-
-
-def now() -> float:
-    """Seconds on the budget's clock."""
-    return time.monotonic()

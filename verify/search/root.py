@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from verify.bounders.beta_crown import Clauses
 from verify.bounders.domains import Domains, Frame, frame_of
 from verify.bounders.slopes import Ascent
 from verify.graph.ir import Graph
+from verify.ops.movement import pull_pad
 from verify.ops.registry import lookup
 from verify.values.budget import Budget
 from verify.values.linear_form import LinearForm
@@ -129,6 +130,27 @@ def domains_of(
     )
 
 
-def with_slopes(domains: Domains, alpha: Tensor) -> Domains:
-    """The same domains with other slopes."""
-    return replace(domains, alpha=alpha)
+def to_input(graph: Graph, entry: str, point: Tensor) -> Tensor:
+    """Points of the search's input space, (batch, ...), in that of the network; (batch, inputs).
+
+    A pass enters the network behind operators that map boxes to boxes; each has an inverse.
+
+    Args:
+        graph: the whole network.
+        entry: the node that the pass starts at.
+        point: values of that node.
+    """
+    node = graph.node(entry)
+    value = point.to(torch.float64).view(len(point), *node.shape)
+    while node.name != graph.input.name:
+        if node.op == "ScaleShift":
+            scale = node.tensors["scale"].to(torch.float64)
+            value = (value - node.tensors["shift"]) / torch.where(scale == 0, 1.0, scale)
+        elif node.op == "Transpose":
+            back = torch.tensor(node.settings["perm"]).argsort()
+            value = value.permute(0, *(int(i) + 1 for i in back))
+        elif node.op == "Pad":
+            value = pull_pad(node, value)[0]
+        value = value.reshape(len(value), *node.input_shapes[0])
+        node = graph.node(node.inputs[0])
+    return value.flatten(1)
