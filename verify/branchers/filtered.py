@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verify.bounders.beta_crown import Clauses, settled, walk_of
+from verify.bounders.beta_crown import Clauses, walk_of
+from verify.bounders.domain_walk import settled
 from verify.bounders.domains import Domains, Frame, joined
 from verify.branchers.babsr import scale_of
 
