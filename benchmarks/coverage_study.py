@@ -1,250 +1,339 @@
-"""Does neuron coverage mean anything? Its correlation with faults found, at equal test-set size.
+"""Does neuron coverage mean anything? Correlations at equal test-set size, and selection by it.
 
-    python -m benchmarks.coverage_study --seeds 3 --sets 120 --json study.json --plot study.png
+    python -m benchmarks.coverage_study --seeds 3 --json study.json --plot study.png
 
-Per trained net, many test sets of one size are drawn from a pool of clean, noisy, shifted, turned
-and brightened digits, with different mixtures, so that the sets differ in what they exercise. Each
-criterion is measured on each set; Kendall's tau relates it to
+Per trained net, test sets of three sizes are drawn from held-out digits: "clean" ones from the
+digits as they are, "mixed" ones from clean, noisy, brightened, shifted and turned digits in varying
+shares. Kendall's tau relates each criterion's coverage of a set to
 
-    faults       inputs of the set that the net misclassifies,
-    kinds        distinct (true class, wrong class) pairs among them,
-    attacked     inputs of the set that FGSM at eps 0.05 flips, of those that are right,
-    radius       the set's median first-order radius, negated, so that larger means more fragile.
+    faults      inputs of the set that the net misclassifies,
+    kinds       distinct (true class, wrong class) pairs among them,
+    attacked    the share of its other inputs that PGD at eps 0.05 flips,
+    fragility   their mean certified radius (CROWN, float64, bisection), negated.
 
-As sets have equal size, size explains nothing of it. `random` is the baseline: an order drawn at
-random. Intervals are bootstrap percentiles over sets; the second table draws only sets without
-mixing (clean inputs alone), where there is no distribution shift that could drive both sides.
+Only sets of one size are compared, so that size explains nothing; `faults, any size` compares all,
+to show what size does. `random` is the baseline: an order drawn at random. Intervals are bootstrap
+percentiles over nets and sets.
+
+Then the use that is made of coverage: sets chosen greedily to cover as much as can be, from half of
+the mixed inputs at a time, against sets of the same size that are chosen at random.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import kendalltau
-from torch import Tensor
-from torch.nn import functional as F
 
-from attacks import FGSM, Ball
+from benchmarks.coverage_pool import JOINT, KINDS, TICKED, Pool, Recipe, pool_of, recipes
+from benchmarks.coverage_tau import Array, Tau, of_nets, resampled, tau
 from benchmarks.machine import describe
-from examples.train import conv_net, dense_net, load_splits, train
-from verify.coverage import layers_of
-from verify.coverage.generating import Mutations
-from verify.coverage.layers import observed
-from verify.coverage.records import overall
-from verify.coverage.reference import Reference
-from verify.coverage.registry import CRITERIA, CoverageSettings
-from verify.graph.ir import Graph
-from verify.network import load
-from verify.traverse import run
 
-CHOSEN = ("nc", "kmnc", "nbc", "snac", "tknc", "tknp", "nlc")
-OUTCOMES = ("faults", "kinds", "attacked", "radius")
-KINDS = {
-    "clean": Mutations(0.0, 0.0),
-    "noise": Mutations(0.25, 0.0),
-    "bright": Mutations(0.0, 0.4),
-    "shift": Mutations(0.0, 0.0, shift=1.0),
-    "turn": Mutations(0.0, 0.0, rotation=25.0),
-}
+ORDER = ("nc", "kmnc", "nbc", "snac", "tknc", "tknp", "nlc", "ssc", "vsc", "lsc", "dsc", "idc")
+OUTCOMES = ("faults", "kinds", "attacked", "fragility")
+ANY_SIZE = "faults, any size"
+COLUMNS = (*OUTCOMES, ANY_SIZE)
+POOLS = ("clean", "mixed")
+SIZES = (30, 90, 270)
+DRAWS = 1000
+CHOSEN = 60
+REPEATS = 6
+assert set(ORDER) == {*TICKED, *JOINT}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Correlation:
-    """Kendall's tau of one criterion with one outcome, and its 95 % bootstrap interval."""
+    """One criterion with one outcome, on one net."""
 
     net: str
     pool: str
     criterion: str
     outcome: str
-    tau: float
-    low: float
-    high: float
+    tau: Tau
 
 
-def nets(seeds: int) -> dict[str, Graph]:
-    """Dense and convolutional nets, trained from different seeds."""
-    training, _ = load_splits()
-    found = {}
-    for seed in range(seeds):
-        for name, make, shape in (("dense", dense_net, (64,)), ("conv", conv_net, (1, 8, 8))):
-            torch.manual_seed(seed)
-            net = make()
-            train(net, training, shape, 0.05, 25)
-            found[f"{name}-{seed}"] = load(net, input_shape=shape).graph.to(torch.float32)
-    return found
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What sets of `CHOSEN` inputs hold, chosen by a criterion, less what random ones hold.
+
+    Attributes:
+        net, criterion, outcome: of which.
+        chosen, random: means over the repeats.
+    """
+
+    net: str
+    criterion: str
+    outcome: str
+    chosen: float
+    random: float
 
 
-def pools(seed: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Held-out images under each kind of change, shape (n, 1, 8, 8), and their labels."""
-    _, held = load_splits()
-    x = torch.from_numpy(held.x).reshape(-1, 1, 8, 8)
-    generator = torch.Generator().manual_seed(seed)
-    changed = {name: mutations.apply(x, generator).clamp(0, 1) for name, mutations in KINDS.items()}
-    return changed, torch.from_numpy(held.y)
-
-
-def study(
-    name: str, graph: Graph, *, sets: int, size: int, pool: str, seed: int
-) -> list[Correlation]:
-    """The correlations on one net."""
-    shape = graph.input.shape
-    training, _ = load_splits()
-    layers = layers_of(graph, channels=False)
-    seen = Reference(graph, torch.from_numpy(training.x).reshape(-1, *shape), layers)
-    changed, labels = pools(seed)
-    kinds = list(KINDS) if pool == "mixed" else ["clean"]
-    stacked = torch.cat([changed[kind] for kind in kinds]).reshape(-1, *shape)
-    every = labels.repeat(len(kinds))
-    with torch.no_grad():
-        values = observed(graph, stacked, layers)
-        logits = run(graph, stacked)
-    wrong = logits.argmax(dim=1) != every
-    hit = FGSM()(lambda x: run(graph, x), stacked, every, Ball(0.05, lower=0.0, upper=1.0)).found
-    radius = first_order_radius(graph, stacked, every)
+def correlations(net: str, pool: Pool, kind: str, sets: int, seed: int) -> list[Correlation]:
+    """The correlations on one net, over `sets` test sets of each size."""
     generator = np.random.default_rng(seed)
     rows: list[dict[str, float]] = []
-    for _ in range(sets):
-        if pool == "mixed":
-            weight = generator.dirichlet(np.full(len(kinds), 0.5)).repeat(len(labels))
-        else:
-            weight = np.ones(len(labels))
-        chosen = torch.from_numpy(
-            generator.choice(len(stacked), size, replace=False, p=weight / weight.sum())
-        )
-        row: dict[str, float] = {"random": float(generator.random())}
-        for criterion in CHOSEN:
-            record = CRITERIA[criterion].make(seen, CoverageSettings(k=20))
-            record.update({layer: value[chosen] for layer, value in values.items()})
-            row[criterion] = overall(record.shares()).covered
-        faulty = chosen[wrong[chosen]]
-        pairs = {(int(every[i]), int(logits[i].argmax())) for i in faulty}
-        right = chosen[~wrong[chosen]]
-        row |= {
-            "faults": float(len(faulty)),
-            "kinds": float(len(pairs)),
-            "attacked": float(hit[right].double().mean()),
-            "radius": -float(radius[chosen].median()),
-        }
-        rows.append(row)
+    for size in SIZES:
+        for _ in range(sets):
+            chosen = drawn(pool, kind, size, generator)
+            row = {criterion: pool.covered(criterion, chosen) for criterion in ORDER}
+            rows.append(
+                row
+                | pool.outcomes(chosen)
+                | {"random": float(generator.random()), "size": float(size)}
+            )
     table = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    size_of = table["size"].astype(np.int64)
+    counts = resampled(size_of, DRAWS, seed)
+    alike, any_ = size_of[:, None] == size_of[None], np.ones((len(rows), len(rows)), dtype=bool)
     return [
-        correlation(name, pool, criterion, outcome, table, generator)
-        for criterion in (*CHOSEN, "random")
-        for outcome in OUTCOMES
+        Correlation(
+            net,
+            kind,
+            criterion,
+            outcome,
+            tau(
+                table[criterion],
+                table["faults" if outcome == ANY_SIZE else outcome],
+                any_ if outcome == ANY_SIZE else alike,
+                counts,
+            ),
+        )
+        for criterion in (*ORDER, "random")
+        for outcome in COLUMNS
     ]
 
 
-def first_order_radius(graph: Graph, x: Tensor, labels: Tensor) -> Tensor:
-    """margin / |gradient of the margin|_1 against the nearest rival, 0 where misclassified."""
-    leaf = x.clone().requires_grad_()
-    logits = run(graph, leaf)
-    own = logits.gather(1, labels[:, None])[:, 0]
-    rival = (logits - 1e9 * F.one_hot(labels, logits.shape[1])).amax(dim=1)
-    (slope,) = torch.autograd.grad((own - rival).sum(), leaf)
-    margin = (own - rival).detach().clamp(min=0)
-    return margin / slope.flatten(1).abs().sum(dim=1).clamp(min=1e-12)
+def drawn(pool: Pool, kind: str, size: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """A test set of distinct inputs."""
+    share = np.array([1.0] + [0.0] * (len(KINDS) - 1))
+    if kind == "mixed":
+        # Some of every kind, so that there are always enough inputs to draw.
+        share = 0.02 + generator.dirichlet(np.full(len(KINDS), 0.5))
+    weight = share[pool.kind]
+    chosen = generator.choice(len(weight), size, replace=False, p=weight / weight.sum())
+    return np.asarray(chosen, dtype=np.int64)
 
 
-def correlation(
-    net: str,
-    pool: str,
-    criterion: str,
-    outcome: str,
-    table: dict[str, np.ndarray],
-    generator: np.random.Generator,
-) -> Correlation:
-    """Tau over the sets, with 200 bootstrap draws."""
-    x, y = table[criterion], table[outcome]
-    draws = [
-        kendalltau(x[pick], y[pick]).statistic
-        for pick in (generator.integers(0, len(x), len(x)) for _ in range(200))
+def greedy(
+    footprints: NDArray[np.bool_], size: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Inputs that each add most to what those before cover; ties at random.
+
+    Once nothing adds anything, counting starts again from nothing (Rothermel et al. 2001,
+    additional coverage).
+    """
+    weight = footprints.astype(np.float32)
+    left, free = np.ones(weight.shape[1], dtype=np.float32), np.ones(len(weight), dtype=bool)
+    chosen: list[int] = []
+    while len(chosen) < size:
+        gain = np.where(free, weight @ left, -1.0)
+        if gain.max() <= 0:
+            if left.all():  # nothing covers anything
+                gain = np.where(free, 0.0, -1.0)
+            else:
+                left[:] = 1
+                continue
+        pick = int(generator.choice(np.flatnonzero(gain == gain.max())))
+        chosen.append(pick)
+        free[pick] = False
+        left[footprints[pick]] = 0
+    return np.array(chosen, dtype=np.int64)
+
+
+def selections(net: str, pool: Pool, seed: int) -> list[Selection]:
+    """Greedy sets against random ones, each time from half of the pool."""
+    generator = np.random.default_rng(seed)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in (*TICKED, "random")}
+    for _ in range(REPEATS):
+        half = generator.permutation(len(pool.wrong))[: len(pool.wrong) // 2]
+        for name in TICKED:
+            chosen = half[greedy(pool.footprints[name][half], CHOSEN, generator)]
+            found[name].append(pool.outcomes(chosen))
+        found["random"] += [pool.outcomes(generator.permutation(half)[:CHOSEN]) for _ in range(20)]
+    means = {
+        name: {key: float(np.mean([row[key] for row in rows])) for key in OUTCOMES}
+        for name, rows in found.items()
+    }
+    return [
+        Selection(net, name, key, means[name][key], means["random"][key])
+        for name in TICKED
+        for key in OUTCOMES
     ]
-    low, high = np.nanpercentile(draws, [2.5, 97.5]) if np.ptp(x) and np.ptp(y) else (0.0, 0.0)
-    tau = kendalltau(x, y).statistic
-    return Correlation(net, pool, criterion, outcome, float(np.nan_to_num(tau)), low, high)
 
 
-def show(found: list[Correlation], console: Console) -> None:
-    """Mean tau over the nets, and on how many of them its interval excludes 0 from above."""
-    for pool in dict.fromkeys(row.pool for row in found):
-        count = len({row.net for row in found})
-        table = Table(title=f"{pool}: mean Kendall tau ({count} nets; how many clearly above 0)")
-        table.add_column("criterion")
-        for outcome in OUTCOMES:
-            table.add_column(outcome, justify="right")
-        for criterion in (*CHOSEN, "random"):
-            cells = []
-            for outcome in OUTCOMES:
-                rows = [
-                    row
-                    for row in found
-                    if (row.pool, row.criterion, row.outcome) == (pool, criterion, outcome)
-                ]
-                mean = float(np.mean([row.tau for row in rows]))
-                cells.append(f"{mean:+.2f} ({sum(row.low > 0 for row in rows)})")
-            table.add_row(criterion, *cells)
-        console.print(table)
+def told(found: list[Correlation], pool: str, criterion: str, outcome: str) -> str:
+    """Mean tau over the nets, its interval, and on how many nets its own is above or below 0."""
+    rows = picked(found, pool, criterion, outcome)
+    mean, low, high = of_nets(rows, 0)
+    above = sum(row.interval[0] > 0 for row in rows)
+    below = sum(row.interval[1] < 0 for row in rows)
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}] {above}/{below}"
+
+
+def picked(found: list[Correlation], pool: str, criterion: str, outcome: str) -> list[Tau]:
+    """One per net."""
+    wanted = (pool, criterion, outcome)
+    return [row.tau for row in found if (row.pool, row.criterion, row.outcome) == wanted]
+
+
+def show(found: list[Correlation], chosen: list[Selection], console: Console) -> None:
+    """Both tables, as Markdown readers and terminals can take them."""
+    count = len({row.net for row in found})
+    for pool in POOLS:
+        title = f"{pool} sets: mean tau over {count} nets [95 %], nets clearly above/below 0"
+        fill(
+            Table(title=title),
+            (*ORDER, "random"),
+            COLUMNS,
+            lambda criterion, outcome, pool=pool: told(found, pool, criterion, outcome),  # type: ignore[misc]
+            console,
+        )
+
+    def ratio(criterion: str, outcome: str) -> str:
+        rows = [r for r in chosen if (r.criterion, r.outcome) == (criterion, outcome)]
+        low, high = difference(np.array([r.chosen - r.random for r in rows]))
+        one, other = (
+            float(np.mean([getattr(r, key) for r in rows])) for key in ("chosen", "random")
+        )
+        return f"{one:.4g} / {other:.4g} [{low:+.3g}, {high:+.3g}]"
+
+    title = f"{CHOSEN} inputs chosen greedily / at random [difference, 95 % over nets]"
+    fill(Table(title=title), TICKED, OUTCOMES, ratio, console)
+
+
+def difference(values: Array) -> tuple[float, float]:
+    """The 95 % bootstrap interval of a mean over nets."""
+    generator = np.random.default_rng(0)
+    means = values[generator.integers(0, len(values), (DRAWS, len(values)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def fill(
+    table: Table,
+    rows: tuple[str, ...],
+    columns: tuple[str, ...],
+    cell: Callable[[str, str], str],
+    console: Console,
+) -> None:
+    """Print one table."""
+    table.add_column("criterion")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(row, *(cell(row, column) for column in columns))
+    console.print(table)
 
 
 def draw(found: list[Correlation], path: Path) -> None:
-    """Every net's tau as a dot, criteria side by side, one panel per outcome and pool."""
+    """Every net's tau as a dot, the mean with its interval beside; a panel per outcome and pool."""
     from matplotlib.figure import Figure
 
-    pools_ = list(dict.fromkeys(row.pool for row in found))
-    figure = Figure(figsize=(11, 2.4 * len(pools_) + 1), layout="constrained")
-    grid = figure.subplots(len(pools_), len(OUTCOMES), squeeze=False, sharey=True, sharex=True)
-    names = (*CHOSEN, "random")
-    for i, pool in enumerate(pools_):
-        for j, outcome in enumerate(OUTCOMES):
+    figure = Figure(figsize=(15, 6.4), layout="constrained")
+    grid = figure.subplots(len(POOLS), len(COLUMNS), squeeze=False, sharey=True, sharex=True)
+    names = (*ORDER, "random")
+    for i, pool in enumerate(POOLS):
+        for j, outcome in enumerate(COLUMNS):
             axes = grid[i, j]
-            axes.axhline(0, color="#5F5F5F", linewidth=0.8)
+            axes.axvline(0, color="#5F5F5F", linewidth=0.8)
             for k, criterion in enumerate(names):
-                rows = [
-                    row
-                    for row in found
-                    if (row.pool, row.criterion, row.outcome) == (pool, criterion, outcome)
-                ]
-                place = k + np.linspace(-0.25, 0.25, len(rows))
-                tau = np.array([row.tau for row in rows])
-                ends = np.array([[t.tau - t.low, t.high - t.tau] for t in rows]).clip(min=0).T
+                rows = picked(found, pool, criterion, outcome)
+                values = [row.value for row in rows]
+                place = k + 0.12 + np.linspace(0, 0.25, len(rows))
                 colour = "#5F5F5F" if criterion == "random" else "#0072B2"
-                axes.errorbar(place, tau, ends, fmt="o", ms=3, lw=0.8, color=colour)
-            axes.set_xticks(range(len(names)), names, rotation=60)
-            axes.set_ylim(-1, 1)
+                axes.plot(values, place, "o", ms=2.5, color=colour, alpha=0.55, mew=0)
+                mean, low, high = of_nets(rows, 0)
+                ends = [[max(mean - low, 0)], [max(high - mean, 0)]]
+                axes.errorbar([mean], [k - 0.12], xerr=ends, fmt="D", ms=4, lw=1.6, color=colour)
+            axes.set_yticks(range(len(names)), names)
+            axes.set_xlim(-1, 1)
             axes.spines[["top", "right"]].set_visible(False)
             if i == 0:
                 axes.set_title(outcome)
-        grid[i, 0].set_ylabel(f"Kendall tau\n({pool} sets)")
-    figure.savefig(path, dpi=130)
+            else:
+                axes.set_xlabel("Kendall tau")
+        grid[i, 0].set_ylabel(f"{pool} sets")
+    grid[0, 0].invert_yaxis()
+    figure.savefig(path, dpi=110)
+
+
+def as_data(found: list[Correlation], chosen: list[Selection]) -> dict[str, object]:
+    """Everything that was found."""
+    rows = [
+        {
+            "net": row.net,
+            "pool": row.pool,
+            "criterion": row.criterion,
+            "outcome": row.outcome,
+            "tau": row.tau.value,
+            "low": row.tau.interval[0],
+            "high": row.tau.interval[1],
+        }
+        for row in found
+    ]
+    return {
+        "machine": describe(torch.get_num_threads()),
+        "rows": rows,
+        "selections": [dataclasses.asdict(row) for row in chosen],
+    }
+
+
+def of_net(
+    sets: int, numbered: tuple[int, Recipe]
+) -> tuple[str, list[Correlation], list[Selection]]:
+    """Everything about one net, and a line on what it is like."""
+    seed, recipe = numbered
+    torch.set_num_threads(1)
+    pool = pool_of(recipe.trained(), recipe.shape, seed)
+    found = []
+    for kind in POOLS:
+        found += correlations(recipe.name, pool, kind, sets, seed)
+    clean = pool.kind == 0
+    line = (
+        f"{recipe.name}: wrong {pool.wrong[clean].mean():.1%} of clean, {pool.wrong.mean():.1%} of "
+        f"all; mean certified radius {pool.radius[clean].mean():.4f} clean, "
+        f"{pool.radius.mean():.4f} all"
+    )
+    return line, found, selections(recipe.name, pool, seed)
 
 
 def main() -> None:
-    """Train, draw sets, correlate, tell."""
+    """Train, draw sets, correlate, choose, tell."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--sets", type=int, default=120)
-    parser.add_argument("--size", type=int, default=60)
+    parser.add_argument("--sets", type=int, default=60, help="of each size")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--workers", type=int, default=2, help="processes, one net each")
     options = parser.parse_args()
     found: list[Correlation] = []
-    for seed, (name, graph) in enumerate(nets(options.seeds).items()):
-        for pool in ("mixed", "clean"):
-            found += study(name, graph, sets=options.sets, size=options.size, pool=pool, seed=seed)
-    show(found, Console(width=120))
+    chosen: list[Selection] = []
+    console = Console(width=170, highlight=False)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, mp_context=context) as workers:
+        for line, more, picks in workers.map(
+            partial(of_net, options.sets), enumerate(recipes(options.seeds))
+        ):
+            console.print(line)
+            found += more
+            chosen += picks
+    show(found, chosen, console)
     if options.plot:
         draw(found, options.plot)
     if options.json:
-        rows = [{field: getattr(row, field) for field in row.__slots__} for row in found]
-        text = json.dumps({"machine": describe(torch.get_num_threads()), "rows": rows}, indent=1)
-        options.json.write_text(text + "\n")
+        options.json.write_text(json.dumps(as_data(found, chosen), indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

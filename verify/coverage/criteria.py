@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,14 @@ from verify.coverage.layers import Layer
 from verify.coverage.profile import Profile
 from verify.errors import SettingError
 from verify.values.bounds import Bounds
+
+LITTLE_ENDIAN = "<i8"
+MOST_BITS = 61
+"""Sections that fit in one integer beside what is below and above."""
+PEAKS = 64
+"""Of how many groups the largest values are taken to guess which neurons are at the top."""
+FEW = 8
+"""Up to how many neurons at the top a guess costs less than it saves."""
 
 
 class MaskCriterion(Protocol):
@@ -32,8 +41,15 @@ class MaskCriterion(Protocol):
         """Which obligations exist; bool, (neurons, sections)."""
         ...
 
-    def hits(self, layer: Layer, values: Tensor) -> Tensor:
-        """Which obligations values of shape (batch, neurons) cover; bool, (neurons, sections)."""
+    def hits(self, layer: Layer, values: Tensor, known: Tensor | None = None) -> Tensor:
+        """Which obligations values of shape (batch, neurons) cover; bool, (neurons, sections).
+
+        Args:
+            layer: the layer.
+            values: shape (batch, neurons).
+            known: obligations that are covered anyway; the answer may leave them out, which can
+                save work. None for none.
+        """
         ...
 
     def possible(self, layer: Layer, bounds: Bounds) -> Tensor:
@@ -62,6 +78,24 @@ class MaskCriterion(Protocol):
 def own(values: Tensor, neuron: Tensor) -> Tensor:
     """Each lane's own neuron, shape (lanes,)."""
     return values.gather(1, neuron[:, None])[:, 0]
+
+
+def highest(values: Tensor) -> Tensor:
+    """Each neuron's largest value over the batch; -inf where there is none but NaN.
+
+    A maximum and one comparison cost an eighth of as many comparisons and their union.
+    """
+    found = values.amax(dim=0)
+    # A sum is NaN if anything is; where it is for another reason, this costs time only.
+    if math.isnan(float(found.sum())):
+        found = values.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf).amax(dim=0)
+    return found
+
+
+def lowest(values: Tensor) -> Tensor:
+    """Each neuron's least value over the batch, as in `highest`."""
+    found = values.amin(dim=0)
+    return -highest(-values) if math.isnan(float(found.sum())) else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +127,24 @@ class NeuronCoverage:
         """All of them."""
         return torch.ones(layer.neurons, 1, dtype=torch.bool)
 
-    def hits(self, layer: Layer, values: Tensor) -> Tensor:
+    def hits(self, layer: Layer, values: Tensor, known: Tensor | None = None) -> Tensor:
         """Above the threshold for some input."""
-        return (self.level(values) > self.threshold).any(dim=0)[:, None]
+        if known is None or len(open_ := (~known[:, 0]).nonzero().flatten()) == layer.neurons:
+            return (highest(self.level(values)) > self.threshold)[:, None]
+        found = torch.zeros(layer.neurons, 1, dtype=torch.bool)
+        if len(open_):
+            found[open_, 0] = highest(self.level(values, open_)) > self.threshold
+        return found
 
-    def level(self, values: Tensor) -> Tensor:
-        """What the threshold is compared with."""
+    def level(self, values: Tensor, neurons: Tensor | None = None) -> Tensor:
+        """What the threshold is compared with, for all neurons or some."""
+        shown = values if neurons is None else values.index_select(1, neurons)
         if not self.scaled:
-            return values
+            return shown
         least = values.amin(dim=1, keepdim=True)
         width = values.amax(dim=1, keepdim=True) - least
-        return torch.where(width > 0, (values - least) / width, torch.zeros_like(values))
+        # Where all are equal every level is 0.
+        return (shown - least) / torch.where(width > 0, width, math.inf)
 
     def possible(self, layer: Layer, bounds: Bounds) -> Tensor:
         """Not possible where the upper bound is below what the threshold asks for at least.
@@ -162,22 +203,46 @@ class MultisectionCoverage:
         return (seen.high > seen.low)[:, None].expand(-1, self.k).clone()
 
     def place(self, layer: Layer, values: Tensor) -> Tensor:
-        """The section of each value, -1 outside the range; int64, like the values."""
-        seen = self.profile[layer.name]
-        inside = (values >= seen.low) & (values <= seen.high) & (seen.high > seen.low)
-        share = (values - seen.low) / (seen.high - seen.low)
-        # The uppermost section holds its upper end.
-        index = (share * self.k).floor().nan_to_num(nan=-1.0).clamp(-1, self.k - 1)
-        return torch.where(inside, index, -torch.ones_like(index)).to(torch.int64)
+        """The section of each value, -1 below the range, k above; like the values.
 
-    def hits(self, layer: Layer, values: Tensor) -> Tensor:
+        The uppermost section holds its upper end.
+        """
+        seen = self.profile[layer.name]
+        index = self._raw(layer, values)
+        return torch.where((index == self.k) & (values <= seen.high), self.k - 1, index)
+
+    def hits(self, layer: Layer, values: Tensor, known: Tensor | None = None) -> Tensor:
         """The sections that values fall in."""
-        # One column more for what is outside.
-        reached = torch.zeros(layer.neurons, self.k + 1, dtype=torch.bool)
-        index = self.place(layer, values)
-        index = torch.where(index < 0, self.k, index)
-        reached.scatter_(1, index.T, True)
-        return reached[:, : self.k]
+        if self.k > MOST_BITS:
+            # One column more at each end for what is outside.
+            reached = torch.zeros(layer.neurons, self.k + 2, dtype=torch.bool)
+            index = self.place(layer, values).nan_to_num(nan=-1.0).to(torch.int64)
+            reached.scatter_(1, index.T + 1, True)
+            return reached[:, 1:-1] & self.meant(layer)
+        index = self._raw(layer, values).add_(1).to(torch.int64 if self.k > 29 else torch.int32)
+        bits = torch.bitwise_left_shift(torch.ones((), dtype=index.dtype), index)
+        union = np.bitwise_or.reduce(bits.numpy(), axis=0).astype(LITTLE_ENDIAN)
+        unpacked = np.unpackbits(union[:, None].view(np.uint8), axis=1, bitorder="little")
+        reached = torch.from_numpy(unpacked[:, 1 : self.k + 2].view(np.bool_))
+        # At or above the end: those at it are in the uppermost section.
+        at = reached[:, self.k] & ~reached[:, self.k - 1]
+        end = (at if known is None else at & ~known[:, self.k - 1]).nonzero().flatten()
+        if len(end):
+            seen = self.profile[layer.name]
+            few = values.index_select(1, end)
+            # Subtracting and dividing are monotone, so none below the end can be among them.
+            at_end = (few <= seen.high[end]) & (self._raw(layer, few, end) == self.k)
+            reached[end, self.k - 1] |= at_end.any(dim=0)
+        return reached[:, : self.k] & self.meant(layer)
+
+    def _raw(self, layer: Layer, values: Tensor, neurons: Tensor | None = None) -> Tensor:
+        """floor(k * share of the range), from -1 to k; NaN stays."""
+        seen = self.profile[layer.name]
+        low, high = seen.low, seen.high
+        if neurons is not None:
+            low, high = low[neurons], high[neurons]
+        width = torch.where(high > low, high - low, 1.0)
+        return (values.detach() - low).div_(width).mul_(self.k).floor_().clamp_(-1, self.k)
 
     def edges(self, layer: Layer) -> Tensor:
         """The ends of the sections, shape (neurons, k + 1)."""
@@ -228,11 +293,10 @@ class BoundaryCoverage:
         """All of them."""
         return torch.ones(layer.neurons, 2, dtype=torch.bool)
 
-    def hits(self, layer: Layer, values: Tensor) -> Tensor:
+    def hits(self, layer: Layer, values: Tensor, known: Tensor | None = None) -> Tensor:
         """Strictly beyond either end."""
         low, high = self.profile[layer.name].widened(self.deviations)
-        below, above = (values < low).any(dim=0), (values > high).any(dim=0)
-        return torch.stack((below, above), dim=1)
+        return torch.stack((lowest(values) < low, highest(values) > high), dim=1)
 
     def possible(self, layer: Layer, bounds: Bounds) -> Tensor:
         """Where the bounds reach beyond the ends."""
@@ -276,10 +340,10 @@ class StrongActivationCoverage:
         """All of them."""
         return torch.ones(layer.neurons, 1, dtype=torch.bool)
 
-    def hits(self, layer: Layer, values: Tensor) -> Tensor:
+    def hits(self, layer: Layer, values: Tensor, known: Tensor | None = None) -> Tensor:
         """Strictly above the upper end."""
         _, high = self.profile[layer.name].widened(self.deviations)
-        return (values > high).any(dim=0)[:, None]
+        return (highest(values) > high)[:, None]
 
     def possible(self, layer: Layer, bounds: Bounds) -> Tensor:
         """Where the bounds reach above the upper end."""
@@ -329,9 +393,26 @@ class TopNeuronCoverage:
         """Who is at the top; bool, (batch, neurons)."""
         return values > self.level(values)
 
-    def hits(self, layer: Layer, values: Tensor) -> Tensor:
-        """At the top for some input."""
-        return self.top(values).any(dim=0)[:, None]
+    def hits(self, layer: Layer, values: Tensor, known: Tensor | None = None) -> Tensor:
+        """At the top for some input.
+
+        Exact levels cost most, so they are found only for inputs where a neuron that is not known
+        exceeds something below the level: the (k + 1)-th largest of some of the values.
+        """
+        if known is None or values.shape[1] < 2 * PEAKS or self.k > FEW:
+            return self.top(values).any(dim=0)[:, None]
+        found = torch.zeros(layer.neurons, 1, dtype=torch.bool)
+        rows, width = len(values), values.shape[1] // PEAKS * PEAKS
+        peaks = values[:, :width].reshape(rows, -1, PEAKS).amax(dim=1)
+        # The least of k + 1 values' is at most the (k + 1)-th largest; sorting costs far more.
+        below = torch.stack([part.amax(dim=1) for part in peaks.tensor_split(self.k + 1, dim=1)])
+        below = below.amin(dim=0)[:, None]
+        excess = values - below
+        places = ((highest(excess) > 0) & ~known[:, 0]).nonzero().flatten()
+        if len(places):
+            few = values[(excess.index_select(1, places) > 0).any(dim=1)]
+            found[places, 0] = (few.index_select(1, places) > self.level(few)).any(dim=0)
+        return found
 
     def possible(self, layer: Layer, bounds: Bounds) -> Tensor:
         """The (k + 1)-th largest value is at least the (k + 1)-th largest lower bound."""

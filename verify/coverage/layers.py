@@ -14,8 +14,10 @@ from verify.ops.registry import lookup
 from verify.traverse import evaluate
 from verify.values.bounds import Bounds
 
-AT_ONCE = 256
-"""Inputs run at once: what memory is taken does not grow with their number."""
+MOST_AT_ONCE = 1024
+"""Inputs run at once, however small a network is: beyond it nothing gets faster."""
+HELD = 2**21
+"""Numbers that all nodes of a network may hold at once; 8 MiB stay near the processor."""
 ELEMENTWISE = ("Relu", "TwoPiece", "Sigmoid", "Tanh", "Clip")
 """Operators whose outputs are called activations."""
 
@@ -95,8 +97,13 @@ def told(node: Node) -> str:
     return f"{node.name} ({node.op})"
 
 
+def batch_for(graph: Graph) -> int:
+    """Inputs to run at once: memory grows neither with their number nor with the network's size."""
+    return max(16, min(MOST_AT_ONCE, HELD // sum(node.size for node in graph.nodes)))
+
+
 def activations(
-    graph: Graph, x: Tensor, layers: Sequence[Layer], *, at_once: int = AT_ONCE
+    graph: Graph, x: Tensor, layers: Sequence[Layer], *, at_once: int | None = None
 ) -> Iterator[dict[str, Tensor]]:
     """The neurons' values batch by batch, each of shape (some, neurons), by layer.
 
@@ -104,10 +111,11 @@ def activations(
         graph: the network; values come in the dtype of its weights.
         x: inputs of shape (batch, *input).
         layers: to watch.
-        at_once: inputs run at once.
+        at_once: inputs run at once; by default as `batch_for` says.
     """
-    for first in range(0, len(x), at_once):
-        yield observed(graph, x[first : first + at_once], layers)
+    for part in x.split(at_once or batch_for(graph)):
+        if len(part):
+            yield observed(graph, part, layers)
 
 
 def observed(graph: Graph, x: Tensor, layers: Sequence[Layer]) -> dict[str, Tensor]:

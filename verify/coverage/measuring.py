@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from verify.coverage.layers import AT_ONCE, Layer, activations
+from verify.coverage.layers import Layer, batch_for, observed
 from verify.coverage.records import CoverageRecord, LayerShare, overall
 from verify.graph.ir import Graph
 
@@ -39,7 +39,6 @@ def measure(
     records: Mapping[str, CoverageRecord],
     *,
     at_once: int | None = None,
-    points: int = 50,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Measured]:
     """What the inputs cover, under each criterion, beside what its record holds already.
@@ -49,28 +48,34 @@ def measure(
         x: inputs of shape (batch, *input).
         layers: to watch.
         records: by criterion; they are filled, so a second call adds to the first.
-        at_once: inputs run at once, by default few enough for a curve; it changes memory and
-            time, never the result.
-        points: of the curve, at most about; each costs one count per criterion.
+        at_once: inputs run at once; by default few at first, where coverage grows fast, then as
+            many as `batch_for` says. It changes memory, time and the curve, never the result.
         progress: called with the number of inputs done, after every batch.
     """
     curves: dict[str, list[tuple[int, float]]] = {name: [] for name in records}
-    if at_once is None:
-        at_once = max(1, min(AT_ONCE, len(x) // points))
-    done, every = 0, max(1, len(x) // (points * at_once))
-    batches = activations(graph, x, layers, at_once=at_once)
-    for number, values in enumerate(batches, start=1):
-        done += len(next(iter(values.values())))
-        for record in records.values():
+    sizes = steps(len(x), batch_for(graph)) if at_once is None else at_once
+    done = 0
+    for part in x.split(sizes):
+        if not len(part):
+            continue
+        values = observed(graph, part, layers)
+        done += len(part)
+        for name, record in records.items():
             record.update(values)
-        if number % every == 0 or done == len(x):
-            for name, record in records.items():
-                total = overall(record.shares())
-                share = total.share
-                curves[name].append((done, total.covered if share is None else share))
+            total = overall(record.shares())
+            curves[name].append((done, total.covered if total.share is None else total.share))
         if progress is not None:
             progress(done)
     return {
         name: Measured(record, record.shares(), tuple(curves[name]))
         for name, record in records.items()
     }
+
+
+def steps(count: int, most: int) -> list[int]:
+    """Batch sizes that double from 1/64 of all inputs to 1/16, never above `most`."""
+    sizes: list[int] = []
+    while (left := count - sum(sizes)) > 0:
+        size = min(max(1, count // 64, sum(sizes)), max(1, count // 16), most, left)
+        sizes.append(size)
+    return sizes

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verify.coverage.layers import AT_ONCE, Layer, activations
+from verify.coverage.layers import Layer, activations
 from verify.errors import DataError
 from verify.graph.ir import Graph
 
@@ -41,7 +41,7 @@ Profile = Mapping[str, Range]
 
 
 def profile_of(
-    graph: Graph, x: Tensor, layers: Sequence[Layer], *, at_once: int = AT_ONCE
+    graph: Graph, x: Tensor, layers: Sequence[Layer], *, at_once: int | None = None
 ) -> Profile:
     """The range of every neuron on the inputs `x`, shape (batch, *input), usually training data.
 

@@ -60,12 +60,14 @@ class MaskRecord:
     Attributes:
         criterion: which obligations there are.
         layers: that are watched.
+        totals: how many obligations there are, by layer.
         covered: bool, (neurons, sections), by layer.
     """
 
     def __init__(self, criterion: MaskCriterion, layers: Sequence[Layer]) -> None:
         """Nothing is covered yet."""
         self.criterion, self.layers = criterion, tuple(layers)
+        self.totals = {layer.name: int(criterion.meant(layer).sum()) for layer in layers}
         self.covered = {
             layer.name: torch.zeros(layer.neurons, criterion.sections(), dtype=torch.bool)
             for layer in layers
@@ -74,13 +76,14 @@ class MaskRecord:
     def update(self, values: Mapping[str, Tensor]) -> None:
         """Tick off what these values cover."""
         for layer in self.layers:
-            self.covered[layer.name] |= self.criterion.hits(layer, values[layer.name])
+            covered = self.covered[layer.name]
+            covered |= self.criterion.hits(layer, values[layer.name], covered)
 
     def adds(self, values: Mapping[str, Tensor]) -> int:
         """How many obligations these values would newly cover."""
         return sum(
-            int((self.criterion.hits(layer, values[layer.name]) & ~self.covered[layer.name]).sum())
-            for layer in self.layers
+            int((self.criterion.hits(layer, values[layer.name], covered) & ~covered).sum())
+            for layer, covered in ((layer, self.covered[layer.name]) for layer in self.layers)
         )
 
     def union(self, other: MaskRecord) -> MaskRecord:
@@ -101,12 +104,10 @@ class MaskRecord:
 
     def shares(self) -> tuple[LayerShare, ...]:
         """Obligations covered, of those there are."""
-        found = []
-        for layer in self.layers:
-            meant = self.criterion.meant(layer)
-            covered = int((self.covered[layer.name] & meant).sum())
-            found.append(LayerShare(layer.name, covered, int(meant.sum())))
-        return tuple(found)
+        return tuple(
+            LayerShare(name, int(mask.count_nonzero()), self.totals[name])
+            for name, mask in self.covered.items()
+        )
 
     def _with(self, other: MaskRecord, rule: MaskRule) -> MaskRecord:
         joined = MaskRecord(self.criterion, self.layers)

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from verify.coverage.layers import AT_ONCE, Layer, of_nodes
+from verify.coverage.layers import Layer, batch_for, of_nodes
 from verify.coverage.profile import Profile, profile_of
 from verify.errors import DataError
 from verify.graph.ir import Graph
@@ -47,7 +47,7 @@ class Reference:
     @cached_property
     def predicted(self) -> Tensor:
         """The class the network gives each training input; int64, (n,)."""
-        parts = self.x.to(self.graph.dtype).split(AT_ONCE)
+        parts = self.x.to(self.graph.dtype).split(batch_for(self.graph))
         outputs = [evaluate(self.graph, part)[self.graph.output.name] for part in parts]
         return torch.cat(outputs).flatten(1).argmax(dim=1)
 
@@ -66,7 +66,7 @@ class Reference:
         if not len(self.x):
             raise DataError("criteria that refer to training data need at least one input of it")
         found = []
-        for part in self.x.to(self.graph.dtype).split(AT_ONCE):
+        for part in self.x.to(self.graph.dtype).split(batch_for(self.graph)):
             if not with_relevance:
                 values = of_nodes(evaluate(self.graph, part), self.layers)
                 found.append((side_by_side(values, self.layers), torch.zeros(0)))
