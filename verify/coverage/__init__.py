@@ -12,7 +12,6 @@ robust they are; docs/guarantees.md says what was measured of that.
 from verify.coverage.criteria import (
     BoundaryCoverage,
     MaskCriterion,
-    MultisectionCoverage,
     NeuronCoverage,
     StrongActivationCoverage,
     TopNeuronCoverage,
@@ -23,6 +22,7 @@ from verify.coverage.pairs import PairRecord
 from verify.coverage.patterns import TopPatternRecord
 from verify.coverage.profile import Profile, profile_of
 from verify.coverage.records import LayerShare, MaskRecord
+from verify.coverage.sections import MultisectionCoverage
 from verify.coverage.spread import SpreadRecord
 
 __all__ = [

@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 from verify.coverage.criteria import (
     BoundaryCoverage,
-    MultisectionCoverage,
     NeuronCoverage,
     StrongActivationCoverage,
     TopNeuronCoverage,
@@ -18,6 +17,7 @@ from verify.coverage.pairs import PairRecord
 from verify.coverage.patterns import TopPatternRecord
 from verify.coverage.records import CoverageRecord, MaskRecord
 from verify.coverage.reference import Reference
+from verify.coverage.sections import MultisectionCoverage
 from verify.coverage.spread import SpreadRecord
 from verify.coverage.surprise import Surprise, SurpriseRecord
 from verify.errors import SettingError
