@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.peers import mapie_sets
 from uncertainty import (
     ConformalClassifier,
     ConformalInterval,
@@ -206,9 +207,11 @@ def conformal_rows() -> Iterator[Row]:
             lambda fitted=fitted: float(fitted.predict_set(p[500:]).sum(axis=1).mean()),
             mapie(name),
         )
+    yield from mapie_sets.set_rows(p[:500], y[:500], p[500:])
     rng = np.random.default_rng(4)
     x = rng.normal(size=1200)
     target = x + rng.normal(size=1200)
+    yield from mapie_sets.quantile_rows(x[:500], target[:500], x[500:])
     interval = ConformalInterval(0.1).fit(x[:500], x[:500], target[:500])
 
     def split() -> float:

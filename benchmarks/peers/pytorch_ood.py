@@ -13,6 +13,8 @@ import importlib.util
 import sys
 import types
 from collections.abc import Sequence
+from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import torch
@@ -67,8 +69,9 @@ def differences(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
     Where a constant or a factor is a matter of definition it is taken out: their MSP is ours - 1;
     their Mahalanobis is ours by 2 n (half the square; their covariance is a sum), with a ridge of
-    1e-6 on that sum. What is left: their entropy clips probabilities at 1e-7, and their ViM rounds
-    features to float32.
+    1e-6 on that sum. Their entropy clips probabilities at 1e-7, so it gets logits of a third of the
+    size as well, whose probabilities are all above that; their ViM casts all to float32, so it is
+    run once as it is and once with that cast going to float64.
     """
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.append(_StandIn())
@@ -96,13 +99,28 @@ def differences(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
     react = theirs.ReAct(None, head, percentile=0.9)
     react.fit_feature_maps(z[..., None, None], labels)
-    vim = theirs.ViM(None, d=16, w=last.weight.detach(), b=last.bias.detach())
+
+    def vim() -> torch.Tensor:
+        other = theirs.ViM(None, d=16, w=last.weight.detach(), b=last.bias.detach())
+        scores: torch.Tensor = other.fit_features(z, labels).predict_features(f)
+        return scores
+
+    def vim_in_float64() -> torch.Tensor:
+        with mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
+            return vim()
+
+    calm = replace(found, logits=found.logits / 3)
+    assert logits.div(3).softmax(dim=1).min() > 1e-7
     grad = theirs.GradNorm(network, param_filter=lambda name: name == "4.weight")
     pairs = {
         "msp": (ours(detector_named("msp")) - 1, theirs.MaxSoftmax.score(logits)),
         "max-logit": (ours(detector_named("max-logit")), theirs.MaxLogit.score(logits)),
         "energy": (ours(detector_named("energy")), theirs.EnergyBased.score(logits)),
         "entropy": (ours(detector_named("entropy")), theirs.Entropy.score(logits)),
+        "entropy, unclipped": (
+            detector_named("entropy").score(calm),
+            theirs.Entropy.score(logits / 3),
+        ),
         "mahalanobis": (
             ours(ridge()) / 1000,
             theirs.Mahalanobis(None).fit_features(z, labels).predict_features(f),
@@ -111,7 +129,8 @@ def differences(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
             ours(Nearest(k=5)),
             theirs.KNN(None, k=5).fit_features(z, labels).predict_features(f),
         ),
-        "vim": (ours(detector_named("vim")), vim.fit_features(z, labels).predict_features(f)),
+        "vim": (ours(detector_named("vim")), vim()),
+        "vim, its code in float64": (ours(detector_named("vim")), vim_in_float64()),
         "react": (ours(detector_named("react")), react.predict_feature_maps(f[..., None, None])),
         **{
             f"ash-{variant}": (

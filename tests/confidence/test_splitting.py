@@ -9,8 +9,8 @@ import torch
 
 from attacks.confidence import QUANTITIES
 from tests.nets import conv_net, dense_net
-from verify.bounders.alpha_crown import AlphaCrown
 from verify.bounders.crown import Crown
+from verify.bounders.interval import Interval
 from verify.confidence import certify_scores, splitting
 from verify.confidence.certifying import scores_of
 from verify.confidence.differences import Differences
@@ -108,7 +108,7 @@ def test_what_cannot_be_split_is_left_as_it_is() -> None:
 def test_signs_are_refused_where_they_would_be_ignored() -> None:
     """A method that forgot them would be sound, but a caller that relies on them would wonder."""
     with pytest.raises(InternalError, match="signs"):
-        Reach(GRAPH, asked().region(), Budget(), AlphaCrown(), {})
+        Reach(GRAPH, asked().region(), Budget(), Interval(), {})
 
 
 def test_a_part_that_no_class_can_win_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ One sign for all: a higher score is more out of distribution.
 
 Detectors take `Activations` (of a torch module or an ONNX file, see `uncertainty.ood.activations`),
 are fitted on in-distribution data only, and `threshold` keeps a chosen share of that. `evaluate`
-says how well two sets of scores are told apart, with intervals.
+says how well two sets of scores are told apart, with intervals; `letters` draws inputs that no
+network of digits has seen.
 """
 
 from uncertainty.ood.activations import Activations, Head, OnnxActivations, TorchActivations
@@ -26,6 +27,7 @@ from uncertainty.ood.detectors import (
 )
 from uncertainty.ood.evaluation import Evaluation, Measured, evaluate
 from uncertainty.ood.features import ASH, Mahalanobis, Nearest, ReAct, ViM
+from uncertainty.ood.letters import letters
 from uncertainty.ood.odin import odin
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "ViM",
     "detector_named",
     "evaluate",
+    "letters",
     "odin",
     "threshold",
 ]

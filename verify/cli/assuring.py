@@ -14,7 +14,6 @@ from torch import Tensor
 from attacks import Ball
 from attacks.confidence import QUANTITIES, Attained, ConfidenceAttack
 from verify.api import asked_of, batch_size, granted
-from verify.bounders.crown import Crown
 from verify.cli import parsing
 from verify.cli.bracketing import Search
 from verify.cli.confidence import ConfidenceOptions, PushOptions
@@ -25,11 +24,13 @@ from verify.cli.session import BoundArguments, Session, bound_arguments, normali
 from verify.cli.session import stamp as stamp_of
 from verify.cli.summing import Judged, summed_up
 from verify.confidence import (
+    BY_PART,
     MUTUAL_INFORMATION,
     Scores,
     certify_scores,
     ensemble_scores,
     split_scores,
+    splittable,
 )
 from verify.confidence.calibration import check_bins
 from verify.confidence.conformal import check_alpha
@@ -204,28 +205,30 @@ def judge_each(
         few = asked.take(torch.arange(start, min(start + size, len(asked.x))))
         timeout = None if arguments.timeout is None else arguments.timeout * len(few.x)
         budget = Budget(memory=chunk).within(timeout)
+        graphs = [splittable(n.graph) if aim.splits else n.graph for n in networks]
         certified = [
             certify_scores(
-                network.graph,
+                graph,
                 few,
                 bounder,
                 predicted=network.judge.predict(few.x),
                 temperature=aim.temperature,
                 budget=budget,
             )
-            for network in networks
+            for network, graph in zip(networks, graphs, strict=True)
         ]
         tight = [
             split_scores(
-                network.graph,
+                graph,
                 few,
-                Crown(),
+                BY_PART,
                 found.scores,
                 temperature=aim.temperature,
                 rounds=aim.splits,
                 budget=budget,
+                neurons=found.neurons,
             )
-            for network, found in zip(networks, certified, strict=True)
+            for graph, found in zip(graphs, certified, strict=True)
         ]
         scores = ensemble_scores(tight)
         late = any(found.late for found in certified)

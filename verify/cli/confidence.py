@@ -53,7 +53,7 @@ class ConfidenceOptions:
         typer.Option(
             metavar="SOURCE",
             help="Out-of-distribution data, as for --data, or made from it: 'noise', 'permuted', "
-            "'inverted', 'rotated'.",
+            "'inverted', 'rotated', 'letters'.",
             show_default=False,
             rich_help_panel=PANEL,
         ),

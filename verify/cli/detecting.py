@@ -21,6 +21,7 @@ from uncertainty.ood import (
     OnnxActivations,
     detector_named,
     evaluate,
+    letters,
     odin,
     threshold,
 )
@@ -42,7 +43,7 @@ from verify.report import ModelStamp
 from verify.report.pictures import ScorePanel, plot_scores
 from verify.traverse import run
 
-MADE = ("noise", "permuted", "inverted", "rotated")
+MADE = ("noise", "permuted", "inverted", "rotated", "letters")
 METHODS = (*DETECTORS[:4], "odin", *DETECTORS[4:])
 LEVEL = 0.95
 
@@ -195,8 +196,15 @@ def strange(x: Tensor, how: str, seed: int) -> Tensor:
     side = round(flat.shape[1] ** 0.5)
     image = x if x.ndim > 2 else flat.reshape(len(x), side, -1) if side**2 == flat.shape[1] else x
     if image.ndim < 3 or image.shape[-1] != image.shape[-2]:
-        raise DataError(f"inputs of shape {tuple(x.shape[1:])} are no square images to be rotated")
-    return image.rot90(1, (-2, -1)).reshape(x.shape)
+        raise DataError(
+            f"inputs of shape {tuple(x.shape[1:])} are no square images, as {how} ones would be"
+        )
+    if how == "rotated":
+        return image.rot90(1, (-2, -1)).reshape(x.shape)
+    drawn = torch.from_numpy(letters(len(x), side=image.shape[-1], seed=seed)[0]).to(x.dtype)
+    # Grey: the same in every channel; ink is where the source has its highest values.
+    drawn = drawn.view(len(x), *[1] * (image.ndim - 3), *image.shape[-2:]).expand(image.shape)
+    return (low + (high - low) * drawn).reshape(x.shape)
 
 
 def scored(

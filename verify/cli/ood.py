@@ -24,7 +24,7 @@ Outside = Annotated[
         "--ood",
         metavar="SOURCE",
         help="Out-of-distribution data, may be repeated: as for --id, or made from the ID inputs: "
-        "'noise', 'permuted', 'inverted', 'rotated'.",
+        "'noise', 'permuted', 'inverted', 'rotated', 'letters'.",
         show_default=False,
     ),
 ]

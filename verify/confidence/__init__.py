@@ -31,9 +31,10 @@ from verify.confidence.differences import Differences
 from verify.confidence.ensemble import MUTUAL_INFORMATION, ensemble_scores
 from verify.confidence.ood import Separation, auroc, certified_auroc, certified_rejection
 from verify.confidence.scores import Scores
-from verify.confidence.splitting import split_scores
+from verify.confidence.splitting import BY_PART, split_scores, splittable
 
 __all__ = [
+    "BY_PART",
     "MUTUAL_INFORMATION",
     "Certified",
     "Coverage",
@@ -56,5 +57,6 @@ __all__ = [
     "points",
     "robust_threshold",
     "split_scores",
+    "splittable",
     "worst_choice",
 ]

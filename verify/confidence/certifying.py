@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -34,11 +35,14 @@ class Certified:
         scores: the tightest known.
         differences: of z / T, before the joint rows.
         late: whether time ran out, so that less is known than could be.
+        neurons: bounds of the network's nodes over the region, by name, as far as the method keeps
+            them; shape (batch, *node).
     """
 
     scores: Scores
     differences: Differences
     late: bool = False
+    neurons: Mapping[str, Bounds] = field(default_factory=dict)
 
 
 def certify_scores(
@@ -71,9 +75,11 @@ def certify_scores(
     predicted = logits.argmax(dim=1) if predicted is None else predicted
     anchors = torch.stack((asked.labels, predicted), dim=1)
     late = False
+    neurons: Mapping[str, Bounds] = {}
     try:
         reach = Reach(graph, asked.region(), budget, bounder)
         found = differences(reach, anchors)
+        neurons = {} if reach.walk is None else reach.walk.all_bounds()
     except OutOfTime:
         late = True
         found = nothing_known(len(asked.x), graph.output.size)
@@ -85,7 +91,7 @@ def certify_scores(
             sums = sums.intersect(refined(reach, box, logits / temperature, temperature, anchors))
         except OutOfTime:
             late = True
-    return Certified(checked(scores_of(sums, scaled, asked.labels)), scaled, late)
+    return Certified(checked(scores_of(sums, scaled, asked.labels)), scaled, late, neurons)
 
 
 def scores_over(reach: Reach, asked: Question, temperature: float) -> tuple[Scores, Differences]:

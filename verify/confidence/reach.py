@@ -43,7 +43,7 @@ class Reach:
         budget: time, and memory for one chunk of rows.
         bounder: how to bound; its rounding must be accounted for.
         signs: limits of nodes that feed a Relu, shape (batch, entries): bounds then hold for those
-            executions alone that keep to them. Only `Crown` takes them.
+            executions alone that keep to them. `Crown` and `AlphaCrown` take them.
         seen: with signs, the bounds of those nodes within them.
         empty: with signs, which entries of the batch hold no execution; bool, (batch,).
     """
@@ -59,7 +59,7 @@ class Reach:
         self.walk: BackwardPass | None = None
         self.seen: dict[str, Bounds] = {}
         self.empty = torch.zeros(len(self.region.bounds().lower), dtype=torch.bool)
-        if self.signs is not None and not isinstance(self.bounder, Crown):
+        if self.signs is not None and not isinstance(self.bounder, (AlphaCrown, Crown)):
             raise InternalError("signs of neurons were given to a method that does not take them")
         if isinstance(self.bounder, AlphaCrown):
             self.walk, self.answer, self.copies = slopes(self, self.bounder)
@@ -147,8 +147,12 @@ def slopes(reach: Reach, bounder: AlphaCrown) -> tuple[BackwardPass, Answer, int
     proof = BackwardPass(reach.graph, reach.region, bounder.rounding, reach.budget)
     pair = Pair(proof, search, bounder.ascent, None, bounder.intermediate)
     for name in proof.names():
-        if lookup(proof.graph.node(name)).relax is not None:
+        node = proof.graph.node(name)
+        if lookup(node).relax is not None:
             pair.refine(name)
+            if reach.signs is not None:
+                limit(reach, proof, node.inputs[0])
+                pair.follow(node.inputs[0])
         pair.visit(name)
     tail, _ = at_tail(proof, without_rows(reach))
 

@@ -13,18 +13,23 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from verify.bounders.crown import Crown
+from verify.bounders.alpha_crown import AlphaCrown
+from verify.bounders.slopes import Ascent
 from verify.confidence.certifying import scores_over
 from verify.confidence.joint import ranges, tangents
 from verify.confidence.reach import Reach
 from verify.confidence.scores import Scores, hull, of_parts
+from verify.confidence.unrolled import unrolled
 from verify.graph.ir import Graph
 from verify.ops.registry import lookup
+from verify.protocols import Bounder
 from verify.values.bounds import Bounds
 from verify.values.budget import Budget, OutOfTime
 from verify.values.question import Question
@@ -52,38 +57,59 @@ class Parts:
     place: Tensor
 
 
+BY_PART = AlphaCrown(ascent=Ascent(iterations=6), intermediate=False)
+"""How a part is bounded: its neurons by the signs and plain lines, its own rows by slopes."""
+
+
+def splittable(graph: Graph) -> Graph:
+    """The network in the form that can be split, where it has one; else as it is.
+
+    Convolutions and max pooling of a small network become dense layers and Relus.
+    """
+    if relu_sources(graph):
+        return graph
+    flat = unrolled(graph)
+    return flat if flat is not None and relu_sources(flat) else graph
+
+
 def split_scores(
     graph: Graph,
     asked: Question,
-    bounder: Crown,
+    bounder: Bounder,
     whole: Scores,
     *,
     temperature: float,
     rounds: int,
     budget: Budget,
+    neurons: Mapping[str, Bounds] = MappingProxyType({}),
 ) -> Scores:
     """Scores of each input, tightened by `rounds` rounds of splits.
 
     Args:
         graph, asked, temperature: as for `certify_scores`.
-        bounder: must be `Crown`.
+        bounder: `Crown`, or the dearer `AlphaCrown`, which is tighter from the first round on.
         whole: what is certified without splits.
         rounds: of splits per input, each of up to `AT_ONCE` parts.
         budget: for the batch.
+        neurons: bounds of the graph's nodes over the whole regions, as far as they are known; every
+            part starts from them.
     """
     sources = relu_sources(graph)
     if not sources or rounds < 1:
         return whole
-    found = []
+    tight = []
     for row in range(len(asked.x)):
         one = asked.take(torch.tensor([row]))
         own = whole.take(torch.tensor([row]))
         try:
-            parts = one_input(graph, one, bounder, sources, temperature, rounds, budget)
+            known = {
+                name: bounds.take(torch.tensor([row])) for name, bounds in (neurons or {}).items()
+            }
+            parts = one_input(graph, one, bounder, sources, temperature, rounds, budget, known)
         except OutOfTime:
             parts = None
-        found.append(own if parts is None else own.intersect(hull(parts)))
-    return of_parts(found)
+        tight.append(own if parts is None else own.intersect(hull(parts)))
+    return of_parts(tight)
 
 
 def relu_sources(graph: Graph) -> list[str]:
@@ -101,18 +127,19 @@ def relu_sources(graph: Graph) -> list[str]:
 def one_input(
     graph: Graph,
     one: Question,
-    bounder: Crown,
+    bounder: Bounder,
     sources: list[str],
     temperature: float,
     rounds: int,
     budget: Budget,
+    known: Mapping[str, Bounds],
 ) -> Scores:
     """The scores of all parts that one input's region ends up in."""
     infinite = {
         name: torch.full((1, graph.node(name).size), torch.inf, dtype=torch.float64)
         for name in sources
     }
-    signs = {name: Bounds(-limit, limit) for name, limit in infinite.items()}
+    signs = {name: known.get(name, Bounds(-limit, limit)) for name, limit in infinite.items()}
     parts = measured(graph, one, bounder, signs, None, temperature, budget)
     assert parts is not None
     for _ in range(rounds):
@@ -159,7 +186,7 @@ def halves(parts: Parts, chosen: Tensor, sources: list[str]) -> Signs:
 def measured(
     graph: Graph,
     one: Question,
-    bounder: Crown,
+    bounder: Bounder,
     signs: Signs,
     parents: Scores | None,
     temperature: float,
