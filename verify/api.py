@@ -268,7 +268,7 @@ def prove_property(
     model: str | Path | nn.Module | Network,
     spec: str | Path | StatedProperty,
     *,
-    refuters: Callable[[Network, Replay, Case], Refuter] | None = None,
+    refuters: Callable[[Network, Replay, Case, Budget], Refuter] | None = None,
     timeout: float | None = None,
     memory: int = DEFAULT_MEMORY,
     watch: Watcher | None = None,
@@ -278,9 +278,9 @@ def prove_property(
     Args:
         model: an ONNX file, a `torch.nn.Module`, or what `verify.load` returned.
         spec: a .vnnlib or .vnnlib.gz file, or what `verify.readers.vnnlib.read_vnnlib` returned.
-        refuters: makes what looks for counterexamples, of the network, of what replays them, and of
-            the case as the search has narrowed it; see `verify.cli.refuting`. By default only the
-            middles of boxes are tried.
+        refuters: makes what looks for counterexamples, of the network, of what replays them, of the
+            case as the search has narrowed it, and of the time left; see `verify.cli.refuting`. By
+            default only the middles of boxes are tried.
         timeout: seconds for all of it.
         memory: bytes that the whole process may take.
         watch: called now and then while a search runs.
@@ -309,6 +309,6 @@ def prove_property(
             network.input_shape,
             stated.property.mixed,
         )
-        return replay if refuters is None else refuters(network, replay, case)
+        return replay if refuters is None else refuters(network, replay, case, budget)
 
     return decide_property(network.graph, stated.property, refuter_for, budget, watch)

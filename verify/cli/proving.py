@@ -14,6 +14,7 @@ from torch import Tensor
 from verify.api import prove_property
 from verify.cli import parsing
 from verify.cli.failures import INTERRUPTED
+from verify.cli.refuting import refuters
 from verify.errors import SettingError
 from verify.network import Network, load
 from verify.readers.vnnlib import StatedProperty, read_vnnlib
@@ -55,7 +56,14 @@ def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> i
     network = load(asked.model)
     left = None if seconds is None else max(0.05, seconds - (time.monotonic() - started))
     with progress(shown=not quiet and sys.stderr.isatty()) as watch:
-        decision = prove_property(network, stated, timeout=left, memory=memory, watch=watch)
+        decision = prove_property(
+            network,
+            stated,
+            refuters=refuters(asked.seed),
+            timeout=left,
+            memory=memory,
+            watch=watch,
+        )
     text = written(network, stated, decision)
     if out is not None:
         write_text(out, text)
