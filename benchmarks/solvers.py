@@ -105,7 +105,7 @@ class Resident:
         assert self.process.stdout is not None
         with tempfile.TemporaryDirectory() as folder:
             record = Path(folder) / "record.json"
-            started = time.monotonic()
+            started, used = time.monotonic(), processor_time(self.process.pid)
             self.process.stdin.write(
                 json.dumps([*arguments(onnx, vnnlib, timeout, record), "-q"]) + "\n"
             )
@@ -113,7 +113,8 @@ class Resident:
             for line in self.process.stdout:
                 if line.startswith("done"):
                     break
-            return attempt_of(record, Ran(time.monotonic() - started, float("nan"), ""))
+            used = processor_time(self.process.pid) - used
+            return attempt_of(record, Ran(time.monotonic() - started, used, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,15 @@ class Ran:
     seconds: float
     cpu: float
     output: str
+
+
+def processor_time(pid: int) -> float:
+    """Seconds of processor time that a process has used; NaN where the system does not say."""
+    listing = Path(f"/proc/{pid}/stat")
+    if not listing.exists():
+        return float("nan")
+    fields = listing.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def arguments(onnx: Path, vnnlib: Path, timeout: float, record: Path) -> list[str]:

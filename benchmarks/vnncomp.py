@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -116,8 +117,8 @@ def run_all(
             rows.append(row)
             mark = "  CONTRADICTION" if row.contradicts else ""
             print(
-                f"{row.tool:10} {row.answer:8} {row.expected:8} {row.seconds:8.2f} s "
-                f"{row.method:20} {row.domains:8d}  {row.onnx} {row.vnnlib}{mark}",
+                f"{row.tool:10} {row.answer:8} {row.expected:8} {row.seconds:7.2f} s "
+                f"{row.cpu:7.2f} s {row.method:20} {row.domains:8d}  {row.onnx} {row.vnnlib}{mark}",
                 flush=True,
             )
     return rows
@@ -146,6 +147,9 @@ def summary(rows: Sequence[Row]) -> list[dict[str, object]]:
                 "wrong": sum(row.contradicts for row in part),
                 "median s": round(statistics.median(times), 2) if times else math.nan,
                 "total s": round(sum(times), 1),
+                "median cpu s": round(statistics.median([r.cpu for r in solved]), 2)
+                if solved
+                else math.nan,
                 "domains": sum(row.domains for row in part),
             }
         )
@@ -199,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     solvers: list[Solver] = [Resident() if args.in_process else Tashika()]
     solvers += [Peer(name) for name in args.peer]
-    print(describe())
+    print(describe(threads=os.cpu_count() or 1))
     rows: list[Row] = []
     for folder in args.folders:
         rows += run_all(folder.resolve(), solvers, args.results, args)

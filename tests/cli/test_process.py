@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "matplotlib", "scipy", "attacks")
 COMMANDS = (
     "certify",
+    "prop",
     "attack",
     "spatial",
     "transfer",

@@ -15,7 +15,8 @@ from verify.bounders.interval import Interval
 from verify.bounders.slopes import Ascent
 from verify.graph.ir import Graph
 from verify.protocols import Bounder
-from verify.search.outcome import Refuter, Watcher
+from verify.search.choosing import plan
+from verify.search.outcome import Outcome, Refuter, Watcher
 from verify.search.rooting import Open, narrowed, opened
 from verify.search.stating import refuse_misfit, searchable
 from verify.values.budget import Budget
@@ -29,6 +30,8 @@ GLANCE = 0.02
 """Effort of the attack before any bound."""
 ITERATIONS = 20
 """Of the slopes at the root."""
+SPARE_TIME = 0.02
+"""Seconds that are not worth starting anything for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +85,23 @@ class Course:
     why: list[str]
     domains: int = 0
     left: list[Open] = field(default_factory=list)
+    method: str = ""
+
+    def say(self, why: str) -> None:
+        """Keep a reason, once."""
+        if why not in self.why:
+            self.why.append(why)
+
+    def over(self) -> bool:
+        """Whether time is over, or all but."""
+        return time.monotonic() + SPARE_TIME > self.budget.deadline
+
+    def share(self, part: float) -> Budget:
+        """A part of the time that is left."""
+        if math.isinf(self.budget.deadline):
+            return self.budget
+        left = self.budget.deadline - time.monotonic()
+        return self.budget.within(max(SPARE_TIME, part * left))
 
     def decision(self, verdict: Verdict, method: str, **fields: object) -> Decision:
         """The decision with what is known of the run."""
@@ -197,17 +217,45 @@ def bounded(course: Course, left: list[Open]) -> Decision:
             return course.decision(Verdict.VERIFIED, name)
         if late:
             return undecided(course, left, name, late=True)
-    return undecided(course, left, "alpha-crown", late=False)
+    return searched(course, left)
 
 
-def undecided(course: Course, left: list[Open], method: str, *, late: bool) -> Decision:
+def searched(course: Course, left: list[Open]) -> Decision:
+    """The complete searches on every case that is open; one that stays open ends the matter."""
+    waiting = sorted(left, key=lambda entry: entry.bound)
+    while waiting:
+        entry = waiting.pop(0)
+        refute = course.refuter_for(entry.number, entry.case)
+        outcome: Outcome | None = None
+        for step in plan(course.graph, entry.case):
+            course.say(step.why)
+            budget = course.share(step.share / (1 + len(waiting)))
+            outcome = step.search(course.graph, entry.case, refute, budget, course.watch)
+            course.domains += outcome.domains
+            if outcome.witness is not None:
+                return course.falsified(entry.number, outcome.witness, outcome.method)
+            if outcome.verdict is Verdict.VERIFIED or course.over():
+                break
+        course.left = [entry, *waiting]
+        if outcome is None or outcome.verdict is not Verdict.VERIFIED:
+            late = course.over()
+            reason = "" if outcome is None else outcome.reason
+            method = "alpha-crown" if outcome is None else outcome.method
+            return undecided(course, course.left, method, late=late, reason=reason)
+        course.method = outcome.method
+    return course.decision(Verdict.VERIFIED, course.method)
+
+
+def undecided(
+    course: Course, left: list[Open], method: str, *, late: bool, reason: str = ""
+) -> Decision:
     """What is known where nothing was decided."""
     worst = min(left, key=lambda entry: entry.bound)
-    reason = StopReason.OUT_OF_TIME if late else StopReason.BOUNDS_TOO_LOOSE
+    usual = StopReason.OUT_OF_TIME if late else StopReason.BOUNDS_TOO_LOOSE
     return course.decision(
         Verdict.UNKNOWN,
         method,
-        reason=reason.value,
+        reason=usual.value if late or not reason else reason,
         late=late,
         bound=worst.bound,
         case=worst.number,

@@ -1,0 +1,76 @@
+"""Which complete search a case gets, and why: one rule for all networks, nothing to configure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+
+from verify.graph.ir import Graph
+from verify.search.outcome import Search
+from verify.values.property import Case
+
+FEW_INPUTS = 8
+"""Up to so many inputs that vary, halving boxes wins: a dozen cuts per input reach anything."""
+SOME_INPUTS = 32
+"""Up to so many, halving boxes may win; it gets a share of the time."""
+SPLITTABLE = ("Relu", "TwoPiece")
+"""Operators whose neurons activation splitting can decide."""
+FIRST_SHARE = 0.3
+"""Of the time that is left, for a search that only may win."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """One search of a plan.
+
+    Attributes:
+        search: to run.
+        share: of the time that is then left.
+        why: for people.
+    """
+
+    search: Search
+    share: float
+    why: str
+
+
+def varying(case: Case) -> int:
+    """How many inputs are more than a point."""
+    return int((case.upper > case.lower).sum())
+
+
+def neurons(graph: Graph) -> int:
+    """How many neurons activation splitting can decide."""
+    return sum(node.size for node in graph.nodes if node.op in SPLITTABLE)
+
+
+def plan(graph: Graph, case: Case) -> list[Planned]:
+    """The searches in order; each sees what the one before it left open."""
+    inputs, count = varying(case), neurons(graph)
+    boxes, neuron = made("input_split", "InputSplit"), made("activation_split", "ActivationSplit")
+    few = f"{inputs} inputs vary"
+    if inputs <= FEW_INPUTS or not count or neuron is None:
+        why = f"{few}: their box is split" + ("" if count else "; there are no neurons to split")
+        steps = [(boxes, 1.0, why)]
+        if count:
+            steps = [(boxes, 0.8, why), (neuron, 1.0, f"boxes left it open: {count} neurons")]
+    elif inputs <= SOME_INPUTS:
+        steps = [
+            (boxes, FIRST_SHARE, f"{few}: their box is split for a while"),
+            (neuron, 1.0, f"too many inputs for boxes alone: {count} neurons are split"),
+        ]
+    else:
+        steps = [
+            (neuron, 1.0, f"{few}, too many to split: {count} neurons are"),
+            (boxes, 1.0, "what neurons left open: the box is split"),
+        ]
+    return [Planned(search, share, why) for search, share, why in steps if search is not None]
+
+
+def made(module: str, name: str) -> Search | None:
+    """A search with its own defaults."""
+    if find_spec(f"verify.search.{module}") is None:
+        return None
+    search: Search = getattr(import_module(f"verify.search.{module}"), name)()
+    return search
