@@ -173,7 +173,9 @@ class Pass:
                 pending[source_name] = piece
             error = error + 4 * UNIT * np.abs(const)
         final = pending[self.network.input_name]
-        return np.maximum(best, self.over_box(self.network.input_name, final, const, error))
+        last = self.over_box(self.network.input_name, final, const, error)
+        tighter: Array = np.maximum(best, last)
+        return tighter
 
     def over_box(self, name: str, rows: Array, const: Array, error: Array) -> Array:
         """The least rows·x + const - error over the bounds of one value; (box, row)."""
@@ -224,29 +226,42 @@ class Pass:
     def through_max(
         self, step: MaxPool, here: Array, const: Array, error: Array
     ) -> tuple[Array, Array, Array]:
-        """Below: the entry with the largest lower bound; above: it, if it beats all, else a number.
+        """Below: one entry of the window; above: a chord of max(x_j, M) over [l_j, u_j].
 
-        Offsets are bounds of values that exist already, so nothing has to be rounded up but sums.
+        M is the largest upper bound among the others. The maximum is convex in x_j, so a line that
+        is above it at both ends is above it; its offset is rounded up.
         """
         x = self.values[step.source]
         lower, upper = x.lower[:, step.windows], x.upper[:, step.windows]
-        best = lower.argmax(axis=2)[:, :, None]
-        others = upper.copy()
-        entry = np.take_along_axis(np.broadcast_to(step.windows, upper.shape), best, 2)
-        same = step.windows[None] == entry
-        others[same] = -np.inf
-        wins = np.take_along_axis(lower, best, 2)[:, :, 0] >= others.max(axis=2)
-        offset = np.where(wins, 0.0, upper.max(axis=2))
+        every = np.broadcast_to(step.windows, upper.shape)
+        low_pick = np.take_along_axis(every, (lower + upper).argmax(2)[:, :, None], 2)[:, :, 0]
+        best = upper.argmax(axis=2)[:, :, None]
+        high_pick = np.take_along_axis(every, best, 2)
+        low = np.take_along_axis(lower, best, 2)[:, :, 0]
+        high = np.take_along_axis(upper, best, 2)[:, :, 0]
+        # Padding repeats entries: all places of the chosen one are left out of the others.
+        rest = np.where(every == high_pick, -np.inf, upper).max(axis=2)
+        at_low, at_high = np.maximum(low, rest), np.maximum(high, rest)
+        width = np.where(high > low, high - low, 1.0)
+        slope = np.clip(np.where(high > low, (at_high - at_low) / width, 0.0), 0.0, 1.0)
+        offset = np.maximum(at_low - slope * low, at_high - slope * high)
+        size = np.abs(low) + np.abs(high) + np.abs(at_low) + np.abs(at_high)
+        offset = offset + 8 * UNIT * size
+        wins = rest <= low
+        slope, offset = np.where(wins, 1.0, slope), np.where(wins, 0.0, offset)
         above = np.minimum(here, 0.0)
-        through = np.where(wins[:, None], here, np.maximum(here, 0.0))
         source = np.zeros((*here.shape[:2], x.lower.shape[1]))
         boxes, rows = np.arange(here.shape[0]), np.arange(here.shape[1])
-        places = np.broadcast_to(entry[:, None, :, 0], here.shape)
-        np.add.at(source, (boxes[:, None, None], rows[None, :, None], places), through)
+        for pick, part in (
+            (low_pick, np.maximum(here, 0.0)),
+            (high_pick[:, :, 0], above * slope[:, None]),
+        ):
+            places = np.broadcast_to(pick[:, None], here.shape)
+            np.add.at(source, (boxes[:, None, None], rows[None, :, None], places), part)
         paid = np.matmul(above, offset[:, :, None])[:, :, 0]
-        error = error + gamma(here.shape[2] + FUSED, UNIT) * (
-            weighed(above, np.abs(offset)) + weighed(source, x.magnitude())
-        )
+        largest = x.magnitude()[:, step.windows].max(axis=2)
+        sizes = weighed(above, np.abs(offset)) + 2 * weighed(here, largest)
+        error = error + gamma(here.shape[2] + FUSED, UNIT) * sizes
         return source, const + paid, error
 
     def tighten(self, name: str, hints: Hints, entries: np.ndarray, sign: float) -> None:

@@ -3,7 +3,7 @@
     b"TASHIKA1", the header's length in 8 bytes (little-endian), the header, a zlib stream
 
 The header: {"model": SHA-256 of the unpacked model, "property": of the unpacked property,
-"semantics": "float32" or "real", "relus": names of Relu outputs that splits and slopes refer to,
+"semantics": "float32" or "real", "relus": names of the Relus, and maxima, that arrays refer to,
 "arrays": [[name, dtype, shape], ...]}; the stream holds the arrays one after another.
 
 Arrays of case number c (the property's boxes in order), each name preceded by "c/":
@@ -13,7 +13,7 @@ Arrays of case number c (the property's boxes in order), each name preceded by "
     relu      int16 (node,)    which of "relus"; -1 where there is none
     value     float64 (node,)  where an input is split: first child below, second above
     columns   int32 (column, 2)   Relu and neuron that each column of the slopes belongs to
-    tight     int32 (row, 4)   node, Relu, entry, sign: a row that tightens a Relu's input there
+    tight     int32 (row, 4)   node, Relu or maximum, entry, sign: a row that tightens its input
     tight_alpha  (row, column)    its slopes
     proof     int32 (proof, 3) node, clause, row of the clause: a bound for all below the node
     proof_alpha  (proof, column)  its slopes

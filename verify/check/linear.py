@@ -63,7 +63,8 @@ class Dense:
     def adjoint(self, rows: Array) -> Array:
         """A·W."""
         flat = rows.reshape(-1, self.weight.shape[1])
-        return (flat @ self.weight.T).reshape(len(rows), -1)
+        found: Array = (flat @ self.weight.T).reshape(len(rows), -1)
+        return found
 
 
 @dataclass(frozen=True)

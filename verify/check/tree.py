@@ -11,7 +11,7 @@ import numpy as np
 from verify.check.bounds import Bounds, Hints, Pass, crown
 from verify.check.certificate import Certificate
 from verify.check.linear import Array
-from verify.check.network import Network, Relu
+from verify.check.network import MaxPool, Network, Relu
 from verify.check.refusal import Refusal
 from verify.check.vnnlib import Case, hull
 
@@ -78,9 +78,9 @@ class Tree:
     depth: np.ndarray
 
     def source(self, relu: int) -> str:
-        """The value that a Relu reads."""
+        """The value that a Relu or a maximum reads."""
         step = self.network.steps[self.relus[relu]]
-        assert isinstance(step, Relu)
+        assert isinstance(step, Relu | MaxPool)
         return step.source
 
     def alpha(self, rows: Array) -> dict[str, Array]:
@@ -114,16 +114,21 @@ def read_tree(certificate: Certificate, number: int, network: Network) -> Tree:
     relu = cert.array(c + "relu", ("int16",), (nodes,))
     value = cert.array(c + "value", ("float64",), (nodes,))
     parent, side, depth = shape_of(kind)
-    for name in cert.relus:
-        if not isinstance(network.steps.get(name), Relu):
-            raise Refusal(f"{name[:40]!r} is no Relu of the model")
-    sizes = np.array([network.size(name) for name in cert.relus], dtype=np.int64)
+    reads = [network.steps.get(name) for name in cert.relus]
+    sizes = np.zeros(len(reads), dtype=np.int64)  # of what each of them reads
+    for i, step in enumerate(reads):
+        if not isinstance(step, Relu | MaxPool):
+            raise Refusal(f"{cert.relus[i][:40]!r} is no Relu and no maximum of the model")
+        sizes[i] = network.size(step.source)
+    pure = np.array([isinstance(step, Relu) for step in reads], dtype=bool)
 
-    def points(relus: np.ndarray, entries: np.ndarray, what: str) -> None:
+    def points(relus: np.ndarray, entries: np.ndarray, what: str, pools: bool = False) -> None:
         if ((relus < 0) | (relus >= len(sizes)) | (entries < 0)).any() or (
             entries >= sizes[relus]
         ).any():
             raise Refusal(f"{what} points at a neuron that is not there")
+        if not pools and not pure[relus].all():
+            raise Refusal(f"{what} is of something that is no Relu")
 
     points(relu[kind == RELU], place[kind == RELU], "a split")
     inputs = place[kind == INPUT]
@@ -132,7 +137,7 @@ def read_tree(certificate: Certificate, number: int, network: Network) -> Tree:
     columns = cert.array(c + "columns", ("int32",), (-1, 2))
     points(columns[:, 0], columns[:, 1], "a slope")
     tight = cert.array(c + "tight", ("int32",), (-1, 4))
-    points(tight[:, 1], tight[:, 2], "a tightened row")
+    points(tight[:, 1], tight[:, 2], "a tightened row", pools=True)
     proof = cert.array(c + "proof", ("int32",), (-1, 3))
     named = np.concatenate((tight[:, 0], proof[:, 0]))
     if ((named < 0) | (named >= nodes)).any() or (np.abs(tight[:, 3]) != 1).any():

@@ -1,0 +1,213 @@
+"""Hints that the checker accepts: tried with its own bounds, and split further where they fail.
+
+A search closes its leaves with bounds of its own. The checker has other ones, a little looser or
+tighter. So a tree is not copied but tried: what the checker does not follow is split again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verify.certificates.tree import Branch, InputSplit, Proof, Slopes, Tightening
+from verify.certificates.writing import certificate_bytes
+from verify.check.__main__ import check
+from verify.check.bounds import Hints, Pass, crown
+from verify.check.network import Network, read_network
+from verify.check.onnx_bytes import read_model, unpacked
+from verify.check.refusal import Refusal
+from verify.check.tree import Goal, goal_of, margins
+from verify.check.vnnlib import Case, hull, read_property
+from verify.values.budget import Budget, OutOfTime
+
+Array = NDArray[np.float64]
+
+FEW_INPUTS = 30
+"""Up to so many inputs that vary, a leaf that fails may be split at an input."""
+AT_ONCE = 256
+"""Boxes that are bounded together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """What is to be certified.
+
+    Attributes:
+        model, prop: the two files' bytes.
+        network: the checker's reading of the model.
+        cases: the checker's reading of the property.
+    """
+
+    model: bytes
+    prop: bytes
+    network: Network
+    cases: list[Case]
+
+
+class NoCertificate(Exception):
+    """A verdict that the checker cannot be shown; the message says why."""
+
+
+Suggest = Callable[[int], Branch | None]
+"""A search's tree for one case, or None."""
+
+
+def claim(model: bytes, prop: bytes) -> Claim:
+    """Both files as the checker reads them; raises NoCertificate where it refuses them."""
+    try:
+        network = read_network(read_model(model))
+        sizes = network.size(network.input_name), network.size(network.output_name)
+        return Claim(model, prop, network, read_property(unpacked(prop).decode(), *sizes))
+    except Refusal as refusal:
+        raise NoCertificate(f"the checker does not read it: {refusal}") from refusal
+
+
+def certificate(
+    about: Claim,
+    budget: Budget,
+    suggest: Suggest | None = None,
+    *,
+    real: bool = False,
+) -> bytes:
+    """A certificate that the checker accepts, or NoCertificate.
+
+    Args:
+        about: the claim.
+        budget: time for all of it.
+        suggest: trees to start from; without them, plain bounds and splits of inputs are tried.
+        real: whether the claim is about real arithmetic only.
+    """
+    trees = []
+    for number, case in enumerate(about.cases):
+        tree = (suggest(number) if suggest else None) or Branch()
+        try:
+            mend(about.network, case, tree, budget, real=real)
+        except OutOfTime:
+            raise NoCertificate("the time for the certificate is over") from None
+        except Refusal as refusal:
+            raise NoCertificate(f"the checker refuses it: {refusal}") from refusal
+        trees.append(tree)
+    found = certificate_bytes(about.model, about.prop, trees, real=real)
+    try:
+        check(found, about.model, about.prop)
+    except Refusal as refusal:
+        raise NoCertificate(f"the checker's bounds do not prove it: {refusal}") from refusal
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Open:
+    """A branch with its box."""
+
+    branch: Branch
+    lower: Array
+    upper: Array
+
+
+def mend(network: Network, case: Case, tree: Branch, budget: Budget, *, real: bool) -> None:
+    """Split the tree's plain leaves until the checker's bounds prove them all.
+
+    Branches below which Relus are split, or that carry hints, are left to the checker as they are.
+    """
+    goal = goal_of(case, network.size(network.output_name))
+    waiting = [Open(tree, hull(case.lower, -1), hull(case.upper, 1))]
+    span = np.maximum(waiting[0].upper - waiting[0].lower, 1e-300)
+    varying = int((waiting[0].upper > waiting[0].lower).sum())
+    while waiting:
+        budget.check()
+        part, waiting = waiting[-AT_ONCE:], waiting[:-AT_ONCE]
+        leaves = []
+        for item in part:
+            if isinstance(item.branch.split, InputSplit):
+                waiting += halves(item)
+            elif item.branch.split is None and not item.branch.proofs:
+                leaves.append(item)
+        if not leaves:
+            continue
+        lower = np.stack([item.lower for item in leaves])
+        upper = np.stack([item.upper for item in leaves])
+        done = crown(network, lower, upper, real=real)
+        proved = goal.proved(margins(done, goal))
+        for item, closed in zip(leaves, [bool(row.all()) for row in proved], strict=True):
+            if closed:
+                continue
+            if varying > FEW_INPUTS:
+                raise NoCertificate(
+                    "the checker's bounds do not prove it, and there are too many inputs to split"
+                )
+            waiting += split_widest(item, span)
+
+
+def halves(item: Open) -> list[Open]:
+    """The children of a branch whose input is split."""
+    split = item.branch.split
+    assert isinstance(split, InputSplit)
+    assert item.branch.first is not None
+    assert item.branch.second is not None
+    below, above = item.upper.copy(), item.lower.copy()
+    below[split.axis] = above[split.axis] = split.value
+    return [
+        Open(item.branch.first, item.lower, below),
+        Open(item.branch.second, above, item.upper),
+    ]
+
+
+def split_widest(item: Open, span: Array) -> list[Open]:
+    """Halve the input whose share of the root's box is largest."""
+    axis = int(((item.upper - item.lower) / span).argmax())
+    low, high = float(item.lower[axis]), float(item.upper[axis])
+    middle = low / 2 + high / 2
+    if not low < middle < high:
+        raise NoCertificate("a part of the region is too small to be split further")
+    item.branch.cut(InputSplit(axis, middle))
+    return halves(item)
+
+
+def rooted(
+    network: Network,
+    case: Case,
+    tightenings: list[Tightening],
+    rows: Slopes,
+    *,
+    real: bool,
+) -> Branch:
+    """A tree of one leaf with optimised slopes, for what its plain bounds do not prove.
+
+    Args:
+        network: the checker's reading.
+        case: what is to be proved.
+        tightenings: of Relu inputs, in graph order; rows that do not help are left out.
+        rows: slopes of the goal's rows, in their order, shape (row, neuron).
+        real: see `certificate`.
+    """
+    goal = goal_of(case, network.size(network.output_name))
+    lower, upper = hull(case.lower, -1)[None], hull(case.upper, 1)[None]
+    done = crown(network, lower, upper, real=real)
+    open_ = ~goal.proved(margins(done, goal))[0]
+    branch = Branch()
+    if not open_.any():
+        return branch
+    found = with_slopes(done, goal, rows)
+    if not proved_by(goal, found, open_):
+        branch.tightenings = tightenings
+    for clause in open_.nonzero()[0].tolist():
+        mine = (goal.clause == clause).nonzero()[0]
+        best = int(found[mine].argmax())
+        slopes = {name: alpha[mine[best] : mine[best] + 1] for name, alpha in rows.items()}
+        branch.proofs.append(Proof(clause, best, slopes))
+    return branch
+
+
+def with_slopes(done: Pass, goal: Goal, rows: Slopes) -> Array:
+    """The goal's rows with slopes of their own over the bounds of one box; shape (row,)."""
+    alpha = {name: np.nan_to_num(a.astype(np.float64))[None] for name, a in rows.items()}
+    found: Array = margins(done, goal, None, Hints(alpha))[0]
+    return found
+
+
+def proved_by(goal: Goal, found: Array, open_: NDArray[np.bool_]) -> bool:
+    """Whether every open clause has a positive row."""
+    return bool((goal.proved(found[None])[0] | ~open_).all())
