@@ -33,6 +33,7 @@ COMMANDS = (
     "uncertainty",
     "ood",
     "geometric",
+    "check",
     "info",
 )
 

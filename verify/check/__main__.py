@@ -43,12 +43,15 @@ def check(certificate: bytes, model: bytes, prop: bytes) -> str:
 def main(arguments: list[str]) -> int:
     """Check one certificate and print what came of it."""
     if len(arguments) != 3:
+        print("usage: python -m verify.check CERTIFICATE MODEL PROPERTY", file=sys.stderr)
         return 2
     try:
-        pass
-    except Refusal:
+        print("accepted:", check(*map(content, arguments)))
+    except Refusal as refusal:
+        print(f"rejected: {refusal}")
         return 1
-    except Exception:  # whatever else is wrong with a file, it proves nothing
+    except Exception as error:  # whatever else is wrong with a file, it proves nothing
+        print(f"rejected: {type(error).__name__}: {str(error)[:200]}")
         return 1
     return 0
 

@@ -174,9 +174,9 @@ def hull(values: list[Fraction], sign: int) -> Array:
             raise Refusal("a bound of an input is beyond float64") from None
         if (Fraction(wide) - value) * sign < 0:
             wide = float(np.nextafter(wide, sign * np.inf))
-        near = np.float32(wide)
-        if not np.isfinite(near):
+        if abs(wide) > float(np.finfo(np.float32).max):
             raise Refusal("a bound of an input is beyond float32")
+        near = np.float32(wide)
         around = [np.nextafter(near, np.float32(s * np.inf)) for s in (-1, 1)]
         singles = [float(single) for single in (near, *around) if np.isfinite(single)]
         least = min(abs(Fraction(single) - value) for single in singles)

@@ -5,6 +5,7 @@ import typer
 from verify.cli.attack import attack
 from verify.cli.calibrate import calibrate
 from verify.cli.certify import certify
+from verify.cli.check import check
 from verify.cli.compare import compare
 from verify.cli.confidence import confidence
 from verify.cli.coverage import coverage
@@ -52,6 +53,7 @@ SHORT = {
     "coverage": "What of a network a test set exercises, and what no input can.",
     "train": "A robust network, trained and written as ONNX.",
     "geometric": "Rotations, shifts, scalings, ... that change no prediction.",
+    "check": "Whether a certificate proves what it claims.",
     "info": "What a model consists of, and what is supported.",
 }
 
@@ -79,6 +81,7 @@ COMMANDS = (
     uncertainty,
     ood,
     geometric,
+    check,
     info,
 )
 for command in COMMANDS:

@@ -1,5 +1,6 @@
 """`verify certify`: a verdict for each input at one radius."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,16 @@ Confidence = Annotated[
     ),
 ]
 
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--certificate",
+        metavar="DIR",
+        help="Write a property file and a certificate for each verified input; see 'verify check'.",
+        show_default=False,
+    ),
+]
+
 
 def certify(
     model: Model,
@@ -32,6 +43,7 @@ def certify(
     attacks: AttackOptions,
     output: OutputOptions,
     confidence: Confidence = False,
+    certificate: Folder = None,
 ) -> int:
     """Decide for each input whether its class holds everywhere within --eps.
 
@@ -74,7 +86,13 @@ def certify(
         iterations=arguments.iterations,
         indices=session.data.indices,
     )
-    done = show.collect(parts, len(session.asked.x), "certify")
+    folder = None
+    if certificate is not None:
+        from verify.cli.certifying import CertificateFolder
+
+        folder = CertificateFolder(certificate, session)
+    followed = parts if folder is None else folder.following(parts)
+    done = show.collect(followed, len(session.asked.x), "certify")
     record = show.record(
         "certify",
         stamp(session),
@@ -83,9 +101,12 @@ def certify(
         {
             "correct": sum(r.label == r.predicted for r in done.results),
             "interrupted": done.interrupted,
+            **({} if folder is None else folder.summary()),
         },
     )
     show.publish(record)
+    if folder is not None:
+        show.say(folder.notes())
     verdicts = {result.verdict for result in done.results}
     code = UNKNOWN if Verdict.UNKNOWN in verdicts else 0
     return done.exit_code(FALSIFIED if Verdict.FALSIFIED in verdicts else code)

@@ -1,0 +1,90 @@
+"""Certificates of `certify`: for what it verifies, files that the checker accepts by themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.commands import CONV, DENSE, Run, verify  # noqa: F401  (a fixture)
+from verify import Network, certify, load, load_dataset
+from verify.certificates.labels import certify_label
+from verify.certificates.proving import NoCertificate
+from verify.check.__main__ import check, main
+from verify.check.vnnlib import read_property
+from verify.values.budget import Budget
+from verify.values.question import question
+from verify.values.result import Verdict
+
+
+@pytest.mark.parametrize(("path", "eps"), [(DENSE, 0.09), (CONV, 0.05)])
+def test_all_that_is_verified_has_a_certificate(path: str, eps: float) -> None:
+    """Those that interval bounds prove, and those that take optimised slopes."""
+    network = load(path)
+    digits = load_dataset("digits", input_shape=network.input_shape, limit=6)
+    model = Path(path).read_bytes()
+    results = certify(network, digits.x, digits.labels, eps=eps, input_range=(0, 1))
+    verified = [r for r in results if r.verdict is Verdict.VERIFIED]
+    assert len(verified) >= 3
+    for result in verified:
+        one = slice(result.index, result.index + 1)
+        asked = question(digits.x[one], digits.labels[one], eps, input_range=(0, 1))
+        found = certify_label(network.graph, model, asked, Budget().within(60), "a test")
+        assert "1 leaves" in check(found.proof, model, found.prop.encode())
+
+
+def test_the_property_is_the_neighbourhood() -> None:
+    """Every number exact: the box is the region's own, to the bit."""
+    network: Network = load(DENSE)
+    digits = load_dataset("digits", input_shape=network.input_shape, limit=1)
+    asked = question(digits.x, digits.labels, 0.01, input_range=(0, 1))
+    found = certify_label(
+        network.graph, Path(DENSE).read_bytes(), asked, Budget().within(60), "a test"
+    )
+    (case,) = read_property(found.prop, 64, 10)
+    box = asked.region().bounds()
+    assert [float(v) for v in case.lower] == box.lower.flatten().tolist()
+    assert [float(v) for v in case.upper] == box.upper.flatten().tolist()
+    assert len(case.clauses) == 9
+
+
+def test_what_cannot_be_certified_says_why() -> None:
+    """Other norms, and claims that do not hold."""
+    network = load(DENSE)
+    digits = load_dataset("digits", input_shape=network.input_shape, limit=1)
+    model = Path(DENSE).read_bytes()
+    for eps, p, message in ((0.1, 2.0, "norm inf only"), (0.5, float("inf"), "do not prove it")):
+        asked = question(digits.x, digits.labels, eps, p, input_range=(0, 1))
+        with pytest.raises(NoCertificate, match=message):
+            certify_label(network.graph, model, asked, Budget().within(60), "a test")
+    asked = question(digits.x, torch.zeros(1), 0.0, input_range=(0, 1))
+    with pytest.raises(NoCertificate, match="do not prove it"):
+        certify_label(network.graph, model, asked, Budget().within(60), "a test")
+
+
+def test_the_command_writes_files_that_the_checker_accepts(verify: Run, tmp_path: Path) -> None:  # noqa: F811
+    """`certify --certificate DIR`, then `check` on each; a folder that is a file is refused."""
+    folder = tmp_path / "proofs"
+    arguments = ("certify", DENSE, "--eps", "0.05", "--limit", "3")
+    done = verify(*arguments, "--certificate", folder, "--json", "-")
+    summary = done.record["summary"]
+    assert (summary["certificates"], summary["without_certificate"]) == (3, [])
+    for index in range(3):
+        files = [str(folder / f"input_{index}.cert"), DENSE, str(folder / f"input_{index}.vnnlib")]
+        assert main(files) == 0
+        assert verify("check", *files).code == 0
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    done = verify(*arguments, "--certificate", blocked)
+    assert (done.code, "is a file" in done.err) == (2, True)
+
+
+def test_a_normalisation_outside_the_file_has_no_certificate(verify: Run, tmp_path: Path) -> None:  # noqa: F811
+    """It is said, not passed over."""
+    done = verify(
+        *("certify", DENSE, "--eps", "0.01", "--indices", "1", "--mean", "0", "--std", "1"),
+        *("--certificate", tmp_path, "--attack", "none"),
+    )
+    assert "input 1 has no certificate: --mean and --std" in done.out
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,219 @@
+"""A certificate is accepted if and only if it proves its claim; hints are not believed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.check.models import box_property, dense_bytes, runs
+from tests.readers.onnx_models import model
+from verify.certificates.proving import NoCertificate, certificate, claim
+from verify.certificates.tree import Branch, InputSplit, Proof, ReluSplit, Tightening
+from verify.certificates.writing import certificate_bytes
+from verify.check.__main__ import check, main
+from verify.check.certificate import MAGIC, read_certificate
+from verify.check.network import read_network
+from verify.check.onnx_bytes import read_model
+from verify.check.refusal import Refusal
+from verify.check.tree import read_tree
+from verify.values.budget import Budget
+
+MODEL = dense_bytes(5)
+LOW, HIGH = np.array([-1.0, -1.0]), np.array([1.0, 1.0])
+
+
+def lowest(data: bytes, rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
+    """The least row value over a fine grid."""
+    grid = np.stack(np.meshgrid(*(np.linspace(a, b, 40) for a, b in zip(low, high, strict=True))))
+    run = runs(data)[0]
+    return min(float((rows @ run(x)).min()) for x in grid.reshape(2, -1).T)
+
+
+LEAST = lowest(MODEL, np.array([[1.0, 0.0, 0.0]]), LOW, HIGH)
+TRUE = box_property(LOW, HIGH, [f"(<= Y_0 {LEAST - 0.05!r})"], 3).encode()
+FALSE = box_property(LOW, HIGH, [f"(<= Y_0 {LEAST + 0.001!r})"], 3).encode()
+
+
+@pytest.fixture(scope="module")
+def proof() -> bytes:
+    """Of the true property; it takes splits of the input."""
+    return certificate(claim(MODEL, TRUE), Budget().within(30))
+
+
+def test_a_true_property_gets_an_accepted_certificate(proof: bytes) -> None:
+    """With a tree of more than one leaf, so that the tree is checked too."""
+    assert "for every float32 execution" in check(proof, MODEL, TRUE)
+    assert len(read_certificate(proof).arrays["0/kind"]) > 3
+
+
+def test_a_false_property_gets_none() -> None:
+    """However small the parts become."""
+    with pytest.raises(NoCertificate):
+        certificate(claim(MODEL, FALSE), Budget().within(2))
+
+
+def test_a_certificate_is_about_its_own_files(proof: bytes) -> None:
+    """Another model or property is refused, before anything is computed."""
+    for net, prop in ((dense_bytes(6), TRUE), (MODEL, FALSE)):
+        with pytest.raises(Refusal, match="about another"):
+            check(proof, net, prop)
+
+
+def rebound(proof: bytes, prop: bytes) -> bytes:
+    """The same certificate, claiming another property."""
+    start = len(MAGIC) + 8
+    length = int.from_bytes(proof[len(MAGIC) : start], "little")
+    header = json.loads(proof[start : start + length])
+    header["property"] = hashlib.sha256(prop).hexdigest()
+    text = json.dumps(header).encode()
+    return MAGIC + len(text).to_bytes(8, "little") + text + proof[start + length :]
+
+
+def test_a_proof_of_one_property_is_none_of_a_false_one(proof: bytes) -> None:
+    """The same tree does not prove what is not so."""
+    with pytest.raises(Refusal, match="is not proved"):
+        check(rebound(proof, FALSE), MODEL, FALSE)
+
+
+def test_no_single_changed_byte_makes_a_false_claim_pass(proof: bytes) -> None:
+    """Every byte of the certificate, claiming the false property, with every bit flipped."""
+    claimed = rebound(proof, FALSE)
+    for place in range(len(claimed)):
+        changed = bytearray(claimed)
+        changed[place] ^= 0xFF
+        with pytest.raises((Refusal, ValueError, IndexError, KeyError, OverflowError)):
+            check(bytes(changed), MODEL, FALSE)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_trees_and_hints_never_prove_what_is_false(seed: int) -> None:
+    """Splits of inputs and Relus, slopes, multipliers and tightenings, all of them made up."""
+    rng = np.random.default_rng(seed)
+
+    def grown(depth: int, relus: bool) -> Branch:
+        branch = Branch()
+        if depth and rng.random() < 0.8:
+            pure = relus or rng.random() < 0.5
+            relu = ReluSplit(f"a{rng.integers(2)}", int(rng.integers(6)))
+            at = InputSplit(int(rng.integers(2)), float(rng.uniform(-1, 1)))
+            branch.cut(relu if pure else at)
+            branch.first, branch.second = grown(depth - 1, pure), grown(depth - 1, pure)
+        return branch
+
+    def hinted(branch: Branch, path: int, anchored: bool) -> None:
+        slopes = {f"a{i}": rng.normal(0.5, 1, (1, 6)) for i in range(2)}
+        below = anchored or not isinstance(branch.split, InputSplit)
+        if below:
+            betas = tuple(np.abs(rng.normal(0, 3, path)).tolist())
+            branch.proofs.append(Proof(0, 0, slopes, betas))
+            if not anchored:
+                entries = rng.integers(0, 6, 3)
+                own = {"a0": rng.random((3, 6))}
+                branch.tightenings.append(Tightening("a1", entries, 1, own))
+        more = path + int(isinstance(branch.split, ReluSplit))
+        for child in (branch.first, branch.second):
+            if child is not None:
+                hinted(child, more, below)
+
+    for _ in range(10):
+        tree = grown(3, False)
+        hinted(tree, 0, False)
+        data = certificate_bytes(MODEL, FALSE, [tree])
+        with pytest.raises(Refusal, match="not proved|outside its box"):
+            check(data, MODEL, FALSE)
+
+
+def twin_bytes() -> bytes:
+    """relu(x) - relu(x), which is 0, with the two Relus as neurons of their own."""
+    make = onnx.helper.make_node
+    nodes = [make("MatMul", ["x", "w"], ["z"]), make("Relu", ["z"], ["a"])]
+    nodes.append(make("MatMul", ["a", "v"], ["y"]))
+    constants = {"w": np.float32([[1, 1]]), "v": np.float32([[1], [-1]])}
+    return model(nodes, [1, 1], constants).SerializeToString()
+
+
+def twin_tree(beta: float) -> Branch:
+    """Both neurons split; on the branches where they differ, f is x or -x and needs beta = 1."""
+    tree = Branch()
+    for first, child in enumerate(tree.cut(ReluSplit("a", 0))):
+        for second, leaf in enumerate(child.cut(ReluSplit("a", 1))):
+            betas = (beta, 0.0) if first != second else (0.0, 0.0)
+            leaf.proofs.append(Proof(0, 0, {}, betas))
+    return tree
+
+
+def test_splits_of_relus_with_multipliers_prove_what_no_slopes_prove() -> None:
+    """No slopes bound relu(x) - relu(x) by more than -1/2; two splits with multipliers do."""
+    twin = twin_bytes()
+    prop = box_property(np.array([-1.0]), np.array([1.0]), ["(<= Y_0 -0.25)"], 1).encode()
+    with pytest.raises(Refusal, match="not proved"):
+        check(certificate_bytes(twin, prop, [Branch()]), twin, prop)
+    for share in (0.0, 0.5, 1.0):
+        root = Branch(proofs=[Proof(0, 0, {"a": np.full((1, 2), share)})])
+        with pytest.raises(Refusal, match="not proved"):
+            check(certificate_bytes(twin, prop, [root]), twin, prop)
+    assert "4 leaves" in check(certificate_bytes(twin, prop, [twin_tree(1.0)]), twin, prop)
+    for wrong in (0.0, 2.5, -1.0, float("nan")):
+        with pytest.raises(Refusal, match="not proved"):
+            check(certificate_bytes(twin, prop, [twin_tree(wrong)]), twin, prop)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h.update(semantics="float16"), "semantics"),
+        (lambda h: h.pop("relus"), "lacks one of"),
+        (lambda h: h.update(relus=["nothing"]), "no Relu and no maximum"),
+        (lambda h: h["arrays"].append(["0/x", "float64", [2**40 - 1]]), "bytes, at most"),
+        (lambda h: h["arrays"].append(["0/x", "object", [1]]), "announced as"),
+        (lambda h: h["arrays"].append(["0/x", "uint8", [-1]]), "has the shape"),
+        (lambda h: h["arrays"].append(["0/x", "uint8", [5]]), "not of the announced length"),
+        (lambda h: h["arrays"].pop(), "not of the announced length"),
+    ],
+)
+def test_a_header_that_is_off_is_refused(proof: bytes, change, message: str) -> None:
+    """With what is wrong with it."""
+    start = len(MAGIC) + 8
+    length = int.from_bytes(proof[len(MAGIC) : start], "little")
+    header = json.loads(proof[start : start + length])
+    change(header)
+    text = json.dumps(header).encode()
+    data = MAGIC + len(text).to_bytes(8, "little") + text + proof[start + length :]
+    with pytest.raises(Refusal, match=message):
+        check(data, MODEL, TRUE)
+
+
+@pytest.mark.parametrize("kind", [[], [1, 0], [1, 0, 0, 0], [3], [2, 1, 0, 0, 0], [1] * 50])
+def test_a_tree_that_is_not_whole_is_refused(kind: list[int]) -> None:
+    """Children that are missing or too many, unknown kinds, an input split below a Relu."""
+    data = certificate_bytes(MODEL, TRUE, [Branch()])
+    cert = read_certificate(data)
+    arrays = {
+        "0/kind": np.array(kind, np.uint8),
+        "0/place": np.zeros(len(kind), np.int32),
+        "0/relu": np.zeros(len(kind), np.int16),
+        "0/value": np.zeros(len(kind)),
+    }
+    changed = type(cert)(cert.model, cert.property, False, ["a0"], arrays)
+    with pytest.raises(Refusal, match="whole|after its end|of kind|below a Relu"):
+        read_tree(changed, 0, read_network(read_model(MODEL)))
+
+
+def test_the_command_line_says_what_came_of_it(
+    proof: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 0 and "accepted", or 1 and the reason; a missing file is a reason."""
+    for name, data in (("c", proof), ("m.onnx", MODEL), ("t.vnnlib", TRUE), ("f.vnnlib", FALSE)):
+        (tmp_path / name).write_bytes(data)
+    paths = [str(tmp_path / name) for name in ("c", "m.onnx", "t.vnnlib")]
+    assert (main(paths), capsys.readouterr().out[:9]) == (0, "accepted:")
+    assert main([*paths[:2], str(tmp_path / "f.vnnlib")]) == 1
+    assert "about another property" in capsys.readouterr().out
+    assert main([*paths[:2], str(tmp_path / "missing")]) == 1
+    assert "cannot be read" in capsys.readouterr().out
+    assert main(paths[:2]) == 2
