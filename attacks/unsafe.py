@@ -131,7 +131,8 @@ class UnsafeSearch:
         count = max(2 * len(lower), round(self.samples * effort))
         found = hunt.sample(count)
         steps = self.steps if effort >= 0.1 else max(6, round(self.steps * 10 * effort))
-        wanted = max(1, round(self.restarts * effort)) * goal.clauses * len(lower)
+        starts = max(min(1, self.restarts), round(self.restarts * effort))
+        wanted = starts * goal.clauses * len(lower)
         while found is None and wanted > 0 and not hunt.over():
             lanes = hunt.lanes(min(wanted, MOST_LANES))
             wanted -= len(lanes.clause)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from verify.recipes import recipe
 from verify.runtime import Runtime
 from verify.search.complete import Decision, decide_property
 from verify.search.outcome import Refuter, Watcher
+from verify.search.questions import RefuterFor, closed, completed
 from verify.search.replaying import Replay
 from verify.search.strategy import decide
 from verify.values.budget import Budget
@@ -33,6 +34,8 @@ RUNTIME_SHARE = 700 * 2**20
 """Bytes that Python, torch and ONNX Runtime take before the first bound."""
 WORTH_BATCHING = 400_000
 """Multiplications of one forward pass over a batch, beyond which a larger one gains nothing."""
+STAGES_SHARE = 0.3
+"""Of the time, for the stages before a complete search."""
 MOST_AT_ONCE = 64
 """Largest batch of inputs; beyond it nothing gets faster on a CPU."""
 
@@ -98,6 +101,8 @@ def certify_each(
     batch: int | None = None,
     iterations: int = 20,
     indices: Sequence[int] | None = None,
+    complete: bool = False,
+    refuters: RefuterFor | None = None,
 ) -> Iterator[list[Result]]:
     """Results batch by batch, as they come; arguments as for `certify`."""
     strategy = recipe(method, iterations=iterations)
@@ -110,7 +115,7 @@ def certify_each(
         part = torch.arange(start, min(start + size, len(asked.x)))
         budget = Budget(memory=chunk).within(None if timeout is None else timeout * len(part))
         few = asked.take(part)
-        yield decide(
+        results = decide(
             network.graph,
             network.judge,
             few,
@@ -118,8 +123,11 @@ def certify_each(
             predicted=network.judge.predict(few.x),
             indices=[numbers[i] for i in part.tolist()],
             falsifier=falsifier,
-            budget=budget,
+            budget=budget.share(STAGES_SHARE) if complete else budget,
         )
+        if complete:
+            results = completed(network.graph, network.judge, few, results, refuters, budget)
+        yield results
 
 
 def certify(
@@ -136,6 +144,8 @@ def certify(
     memory: int = DEFAULT_MEMORY,
     batch: int | None = None,
     iterations: int = 20,
+    complete: bool = False,
+    refuters: RefuterFor | None = None,
 ) -> list[Result]:
     """Decide for each input whether its label holds everywhere within eps.
 
@@ -152,6 +162,8 @@ def certify(
         memory: bytes that the whole process may take.
         batch: inputs bounded at once; by default as many as are worth it.
         iterations: of the slope optimisation.
+        complete: whether what stays unknown is searched to the end, or to the timeout (norm inf).
+        refuters: what looks for counterexamples in that search; see `prove_property`.
 
     Returns:
         One `Result` per input, in order. `VERIFIED` holds for every float32 execution of the file.
@@ -170,6 +182,8 @@ def certify(
         memory=memory,
         batch=batch,
         iterations=iterations,
+        complete=complete,
+        refuters=refuters,
     )
     return [result for part in parts for result in part]
 
@@ -186,6 +200,8 @@ def radius_each(
     iterations: int = 20,
     tolerance: float = 0.01,
     indices: Sequence[int] | None = None,
+    exact: bool = False,
+    refuters: RefuterFor | None = None,
 ) -> Iterator[list[Bracket]]:
     """Brackets batch by batch, as they come; `asked.eps` caps the search."""
     numbers = list(range(len(asked.x))) if indices is None else list(indices)
@@ -196,7 +212,8 @@ def radius_each(
     for start in range(0, len(asked.x), size):
         part = torch.arange(start, min(start + size, len(asked.x)))
         few = asked.take(part)
-        yield bracket(
+        budget = Budget(memory=chunk).within(None if timeout is None else timeout * len(part))
+        found = bracket(
             network.graph,
             network.judge,
             few,
@@ -204,10 +221,14 @@ def radius_each(
             predicted=network.judge.predict(few.x),
             indices=[numbers[i] for i in part.tolist()],
             falsifier=falsifier,
-            budget=Budget(memory=chunk).within(None if timeout is None else timeout * len(part)),
+            budget=budget.share(STAGES_SHARE) if exact else budget,
             tolerance=tolerance,
             at_once=max(1, batch_size(network, chunk) // len(part)),
         )
+        if exact:
+            graph, judge = network.graph, network.judge
+            found = closed(graph, judge, few, found, refuters, budget, tolerance)
+        yield found
 
 
 def radius(
@@ -225,6 +246,8 @@ def radius(
     iterations: int = 20,
     tolerance: float = 0.01,
     largest: float | None = None,
+    exact: bool = False,
+    refuters: RefuterFor | None = None,
 ) -> list[Bracket]:
     """Bracket each input's robustness radius between a certified and an attacked bound.
 
@@ -235,6 +258,8 @@ def radius(
         tolerance: relative width at which the search for the certified radius stops.
         largest: radius beyond which nothing is searched; by default the width of the input range,
             or of the data where there is none.
+        exact: whether complete searches close the bracket to the tolerance (norm inf).
+        refuters: what looks for counterexamples in them; see `prove_property`.
 
     Returns:
         One `Bracket` per input, in order.
@@ -252,6 +277,8 @@ def radius(
         batch=batch,
         iterations=iterations,
         tolerance=tolerance,
+        exact=exact,
+        refuters=refuters,
     )
     return [found for part in parts for found in part]
 
@@ -268,7 +295,7 @@ def prove_property(
     model: str | Path | nn.Module | Network,
     spec: str | Path | StatedProperty,
     *,
-    refuters: Callable[[Network, Replay, Case, Budget], Refuter] | None = None,
+    refuters: RefuterFor | None = None,
     timeout: float | None = None,
     memory: int = DEFAULT_MEMORY,
     watch: Watcher | None = None,
@@ -309,6 +336,6 @@ def prove_property(
             network.input_shape,
             stated.property.mixed,
         )
-        return replay if refuters is None else refuters(network, replay, case, budget)
+        return replay if refuters is None else refuters(network.graph, replay, case, budget)
 
     return decide_property(network.graph, stated.property, refuter_for, budget, watch)

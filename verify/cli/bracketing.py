@@ -10,6 +10,7 @@ from verify.cli import parsing
 from verify.cli.falsifiers import falsifier_of
 from verify.cli.options import AttackOptions, BoundOptions, DataOptions
 from verify.cli.presenting import Collected, Presenter
+from verify.cli.refuting import refuters
 from verify.cli.session import Session, bound_arguments, open_session
 from verify.errors import SettingError
 from verify.report import Brackets, plot_brackets
@@ -24,14 +25,21 @@ class Search:
     Attributes:
         largest: radius beyond which nothing is searched, or None for all there is.
         tolerance: relative width at which the search for the certified radius stops.
+        exact: whether complete searches close the brackets to the tolerance.
     """
 
     largest: float | None
     tolerance: float
+    exact: bool = False
 
     @classmethod
     def read(
-        cls, largest: str | None, tolerance: str, *, pictures: tuple[Path | None, ...]
+        cls,
+        largest: str | None,
+        tolerance: str,
+        *,
+        pictures: tuple[Path | None, ...],
+        exact: bool = False,
     ) -> Search:
         """From the command line; also refuses pictures that cannot be drawn, before the work.
 
@@ -50,7 +58,7 @@ class Search:
         assert width is not None
         if width >= 1:
             raise SettingError(f"--tolerance is {tolerance}, expected less than 1; try 0.01")
-        return cls(parsing.positive(largest, "--max-radius"), width)
+        return cls(parsing.positive(largest, "--max-radius"), width, exact)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,12 +122,15 @@ def bracket_all(
         iterations=arguments.iterations,
         tolerance=search.tolerance,
         indices=session.data.indices,
+        exact=search.exact,
+        refuters=refuters(attacks.seed),
     )
     done = show.collect(parts, len(session.asked.x), "radius")
     settings = {
         **session.settings,
         "max_radius": float(session.asked.eps[0]),
         "tolerance": search.tolerance,
+        "exact": search.exact,
         **arguments.settings(attacks),
     }
     return BracketRun(session, done, settings)

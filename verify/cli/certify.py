@@ -16,6 +16,14 @@ from verify.cli.options import (
 
 FALSIFIED, UNKNOWN = 1, 3
 
+Complete = Annotated[
+    bool,
+    typer.Option(
+        "--complete",
+        help="Search on what no bound decides, to the end or to --timeout (norm inf only).",
+    ),
+]
+
 Confidence = Annotated[
     bool,
     typer.Option(
@@ -44,6 +52,7 @@ def certify(
     output: OutputOptions,
     confidence: Confidence = False,
     certificate: Folder = None,
+    complete: Complete = False,
 ) -> int:
     """Decide for each input whether its class holds everywhere within --eps.
 
@@ -64,6 +73,7 @@ def certify(
     from verify.cli import parsing
     from verify.cli.falsifiers import falsifier_of
     from verify.cli.presenting import presenter
+    from verify.cli.refuting import refuters
     from verify.cli.session import bound_arguments, open_session, stamp
     from verify.values.result import Verdict
 
@@ -85,6 +95,8 @@ def certify(
         batch=arguments.batch,
         iterations=arguments.iterations,
         indices=session.data.indices,
+        complete=complete,
+        refuters=refuters(attacks.seed),
     )
     folder = None
     if certificate is not None:
@@ -96,7 +108,12 @@ def certify(
     record = show.record(
         "certify",
         stamp(session),
-        {**session.settings, "eps": float(session.asked.eps[0]), **arguments.settings(attacks)},
+        {
+            **session.settings,
+            "eps": float(session.asked.eps[0]),
+            **arguments.settings(attacks),
+            "complete": complete,
+        },
         done.results,
         {
             "correct": sum(r.label == r.predicted for r in done.results),

@@ -29,6 +29,13 @@ Tolerance = Annotated[
     str,
     typer.Option(help="Relative width at which the search for the certified radius stops."),
 ]
+Exact = Annotated[
+    bool,
+    typer.Option(
+        "--exact",
+        help="Close each bracket to --tolerance by complete search (norm inf only).",
+    ),
+]
 
 
 def radius(
@@ -40,6 +47,7 @@ def radius(
     plot: Plot = None,
     max_radius: Largest = None,
     tolerance: Tolerance = "0.01",
+    exact: Exact = False,
 ) -> int:
     """Bracket each input's robustness radius: certified from below, attacked from above.
 
@@ -59,7 +67,7 @@ def radius(
     from verify.cli.session import stamp
 
     show = presenter(output)
-    search = Search.read(max_radius, tolerance, pictures=(plot,))
+    search = Search.read(max_radius, tolerance, pictures=(plot,), exact=exact)
     run = bracket_all(model, data, bounds, attacks, search, show)
     done = run.done
     record = show.record(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -11,10 +10,10 @@ from torch import Tensor
 
 from attacks.unsafe import Goal, UnsafeSearch
 from verify.graph.ir import Graph
-from verify.network import Network
 from verify.runtime import with_tail
 from verify.search.outcome import Refuter
-from verify.search.replaying import Replay
+from verify.search.questions import RefuterFor
+from verify.search.replaying import Replaying
 from verify.search.stating import is_classification
 from verify.traverse import run
 from verify.values.bounds import Bounds
@@ -35,7 +34,7 @@ class AttackRefuter:
     """
 
     graph: Graph
-    replay: Replay
+    replay: Replaying
     case: Case
     deadline: float = math.inf
     seed: int = 0
@@ -106,14 +105,13 @@ def floats_of_boxes(lower: Tensor, upper: Tensor, whole: Bounds) -> Bounds:
     return Bounds(low[some], high[some])
 
 
-def refuters(seed: int) -> Callable[[Network, Replay, Case, Budget], Refuter]:
-    """Attacks for `verify.prove_property`."""
+def refuters(seed: int) -> RefuterFor:
+    """Attacks for `verify.prove_property`, `verify.certify` and `verify.radius`."""
+    single: list[tuple[Graph, Graph]] = []
 
-    single: dict[int, Graph] = {}
-
-    def make(network: Network, replay: Replay, case: Case, budget: Budget) -> Refuter:
-        if id(network) not in single:
-            single[id(network)] = network.graph.to(torch.float32)
-        return AttackRefuter(single[id(network)], replay, case, budget.deadline, seed)
+    def make(graph: Graph, replay: Replaying, case: Case, budget: Budget) -> Refuter:
+        if not single or single[0][0] is not graph:
+            single[:] = [(graph, graph.to(torch.float32))]
+        return AttackRefuter(single[0][1], replay, case, budget.deadline, seed)
 
     return make

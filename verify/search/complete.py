@@ -19,7 +19,7 @@ from verify.search.choosing import plan
 from verify.search.outcome import Outcome, Refuter, Watcher
 from verify.search.rooting import Open, narrowed, opened
 from verify.search.stating import refuse_misfit, searchable
-from verify.values.budget import Budget
+from verify.values.budget import LEAST_SHARE, Budget
 from verify.values.property import Case, Property
 from verify.values.result import StopReason, Verdict
 
@@ -30,8 +30,6 @@ GLANCE = 0.02
 """Effort of the attack before any bound."""
 ITERATIONS = 20
 """Of the slopes at the root."""
-SPARE_TIME = 0.02
-"""Seconds that are not worth starting anything for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +84,7 @@ class Course:
     domains: int = 0
     left: list[Open] = field(default_factory=list)
     method: str = ""
+    bound: float = math.inf
 
     def say(self, why: str) -> None:
         """Keep a reason, once."""
@@ -94,14 +93,7 @@ class Course:
 
     def over(self) -> bool:
         """Whether time is over, or all but."""
-        return time.monotonic() + SPARE_TIME > self.budget.deadline
-
-    def share(self, part: float) -> Budget:
-        """A part of the time that is left."""
-        if math.isinf(self.budget.deadline):
-            return self.budget
-        left = self.budget.deadline - time.monotonic()
-        return self.budget.within(max(SPARE_TIME, part * left))
+        return time.monotonic() + LEAST_SHARE > self.budget.deadline
 
     def decision(self, verdict: Verdict, method: str, **fields: object) -> Decision:
         """The decision with what is known of the run."""
@@ -229,7 +221,7 @@ def searched(course: Course, left: list[Open]) -> Decision:
         outcome: Outcome | None = None
         for step in plan(course.graph, entry.case):
             course.say(step.why)
-            budget = course.share(step.share / (1 + len(waiting)))
+            budget = course.budget.share(step.share / (1 + len(waiting)))
             outcome = step.search(course.graph, entry.case, refute, budget, course.watch)
             course.domains += outcome.domains
             if outcome.witness is not None:
@@ -243,7 +235,8 @@ def searched(course: Course, left: list[Open]) -> Decision:
             method = "alpha-crown" if outcome is None else outcome.method
             return undecided(course, course.left, method, late=late, reason=reason)
         course.method = outcome.method
-    return course.decision(Verdict.VERIFIED, course.method)
+        course.bound = min(course.bound, outcome.bound)
+    return course.decision(Verdict.VERIFIED, course.method, bound=course.bound)
 
 
 def undecided(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +16,18 @@ Executions = Callable[[Tensor], list[Tensor]]
 
 MOST_REPLAYED = 16
 """Candidates of one call that are shown to the runtime; it runs them one by one."""
+
+
+class Replaying(Protocol):
+    """What decides whether inputs are counterexamples of a case."""
+
+    @property
+    def case(self) -> Case:
+        """As stated."""
+
+    def check(self, candidates: Tensor) -> Tensor | None:
+        """The first of the candidates (batch, inputs) that is one; shape (*input), or None."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from verify.errors import SettingError, VerifyError
 
+LEAST_SHARE = 0.02
+"""Seconds below which a share of the time is not worth granting."""
+
 
 class OutOfTime(VerifyError):
     """The time that was granted is over; callers keep what they have and answer `unknown`."""
@@ -29,6 +32,14 @@ class Budget:
         """Raise OutOfTime once the deadline has passed."""
         if time.monotonic() > self.deadline:
             raise OutOfTime("the time granted is over; give more with --timeout")
+
+    def share(self, part: float) -> Budget:
+        """The same memory and a part of the time that is left, at least `LEAST_SHARE` seconds."""
+        if math.isinf(self.deadline):
+            return self
+        now = time.monotonic()
+        until = now + max(LEAST_SHARE, part * (self.deadline - now))
+        return Budget(min(self.deadline, until), self.memory)
 
     def within(self, seconds: float | None) -> Budget:
         """The same memory and at most so many seconds from now; None changes nothing.

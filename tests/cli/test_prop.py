@@ -1,0 +1,136 @@
+"""`verify prop`: answers, counterexamples that can be read back, codes and bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import Run, write_identity
+from verify.cli import proving
+from verify.search.complete import Decision
+from verify.values.result import Verdict
+
+BOX = """(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)
+(declare-const Y_1 Real)(assert (>= X_0 0))(assert (<= X_0 1))(assert (>= X_1 0.5))
+(assert (<= X_1 0.75))
+"""
+NETWORK = "(declare-network n (declare-input in Real [1,2]) (declare-output out Real [1,2]))"
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> str:
+    return write_identity(tmp_path, [[0.2, 0.8]])
+
+
+def spec(folder: Path, text: str) -> Path:
+    path = folder / "p.vnnlib"
+    path.write_text(text)
+    return path
+
+
+def test_unsat_is_exit_code_0(tmp_path: Path, net: str, verify: Run) -> None:
+    """Outputs are the inputs; what was done is said on standard error."""
+    done = verify("prop", net, spec(tmp_path, BOX + "(assert (<= Y_1 0.49))"))
+    assert (done.code, done.out) == (0, "unsat\n")
+    assert re.search(r"unsat by \w+, \d+\.\d+ s", done.err)
+
+
+def test_sat_prints_the_counterexample_of_the_competition(
+    tmp_path: Path,
+    net: str,
+    verify: Run,
+) -> None:
+    """Every variable in order, read back exactly; the same text goes to --out."""
+    out, record = tmp_path / "o.txt", tmp_path / "r.json"
+    path = spec(tmp_path, BOX + "(assert (and (>= Y_0 0.9) (<= Y_1 0.6)))")
+    done = verify("prop", net, path, "--out", out, "--json", record)
+    assert done.code == 1
+    assert out.read_text() == done.out
+    first, rest = done.out.split("\n", 1)
+    assert first == "sat"
+    assert rest.startswith("((X_0 ")
+    assert rest.endswith("))\n")
+    pairs = re.findall(r"\(([XY]_\d) ([-+.e0-9]+)\)", rest)
+    assert [name for name, _ in pairs] == ["X_0", "X_1", "Y_0", "Y_1"]
+    values = {name: float(value) for name, value in pairs}
+    assert values["X_0"] == values["Y_0"] >= 0.9
+    assert values["X_1"] == values["Y_1"] <= 0.6
+    (result,) = json.loads(record.read_text())["results"]
+    assert (result["answer"], result["verdict"]) == ("sat", "falsified")
+    assert result["witness"] == [values["X_0"], values["X_1"]]
+
+
+def test_version_2_names_entries(tmp_path: Path, net: str, verify: Run) -> None:
+    """As the second version of the language prints assignments."""
+    text = NETWORK + "".join(
+        f"(assert (>= in[0,{i}] 0.0))(assert (<= in[0,{i}] 1.0))" for i in range(2)
+    )
+    done = verify("prop", net, spec(tmp_path, text + "(assert (> out[0,1] out[0,0]))"))
+    assert done.code == 1
+    names = [line.split("=")[0] for line in done.out.splitlines()[1:]]
+    assert names == ["in[0,0]", "in[0,1]", "out[0,0]", "out[0,1]"]
+
+
+def test_timeout_is_exit_code_3(
+    tmp_path: Path, net: str, verify: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither proved nor refuted."""
+    found = Decision(Verdict.UNKNOWN, "crown", reason="timeout", late=True)
+    monkeypatch.setattr(proving, "prove_property", lambda *a, **k: found)
+    path = spec(tmp_path, BOX + "(assert (<= Y_1 0.49))")
+    done = verify("prop", net, path, "--timeout", "1", "--json", "-")
+    assert done.code == 3
+    assert done.record["results"][0]["answer"] == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("(assert (<= Y_0", "line 4, column 9: this parenthesis is never closed"),
+        ("(assert (<= Y_7 0))", "line 4, column 9: the variable Y_7 is not declared"),
+        ("(declare-const Y_2 Real)(assert (<= Y_2 0))", "declares 3 outputs, but the model has 2"),
+    ],
+)
+def test_bad_properties_are_one_line(
+    tmp_path: Path,
+    net: str,
+    verify: Run,
+    text: str,
+    said: str,
+) -> None:
+    """Exit code 2, nothing on standard output."""
+    done = verify("prop", net, spec(tmp_path, BOX + text))
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert said in done.err
+
+
+def test_other_bad_input(tmp_path: Path, net: str, verify: Run) -> None:
+    """Files that are not there, a folder that is not, options out of range."""
+    path = spec(tmp_path, BOX + "(assert (<= Y_1 0.49))")
+    for arguments, said in (
+        ((net, tmp_path / "none.vnnlib"), "there is no file"),
+        ((tmp_path / "none.onnx", path), "there is no file"),
+        ((net, path, "--timeout", "0"), "--timeout is 0"),
+        ((net, path, "--out", tmp_path / "no" / "file"), "lies in no folder"),
+    ):
+        done = verify("prop", *arguments)
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err
+
+
+def test_ctrl_c_says_what_is_known(
+    tmp_path: Path,
+    net: str,
+    verify: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exit code 130, and the record says that it was interrupted."""
+    found = Decision(Verdict.UNKNOWN, "", reason="interrupted", bound=-1.0, interrupted=True)
+    monkeypatch.setattr(proving, "prove_property", lambda *a, **k: found)
+    path = spec(tmp_path, BOX + "(assert (<= Y_1 0.49))")
+    done = verify("prop", net, path, "--json", "-")
+    assert done.code == 130
+    assert done.record["summary"]["interrupted"] is True
