@@ -49,6 +49,20 @@ def test_noise_and_brightness_on_top(verify: Run) -> None:
     assert row["eps"] == pytest.approx(1 / 2550)
 
 
+def test_flows_are_attacked_and_certified(tmp_path: Path, verify: Run) -> None:
+    """Small ones are verified, large ones refuted; the record says what was asked."""
+    strip = tmp_path / "strip.png"
+    small = verify("geometric", CONV, "--flow", 0.03, "--smooth", 0.01, "--limit", 2, "--json", "-")
+    assert small.code == 0
+    assert {row["verdict"] for row in small.record["results"]} == {"verified"}
+    assert (small.record["settings"]["flow"], small.record["settings"]["smooth"]) == (0.03, 0.01)
+    large = verify("geometric", CONV, "--flow", 1.5, "--limit", 2, "--strip", strip, "--json", "-")
+    assert large.code == 1
+    for row in large.record["results"]:
+        assert 0 < row["share_certified"] < row["share_attacked"] <= 1
+    assert strip.read_bytes().startswith(PNG)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -60,6 +74,11 @@ def test_noise_and_brightness_on_top(verify: Run) -> None:
         ((CONV, "--transform", "rotation(0,1)", "--plot", "x.bmp"), "x.bmp"),
         ((DENSE, "--transform", "rotation(0,1)"), "only images"),
         ((CONV,), "--transform"),
+        ((CONV, "--transform", "rotation(0,1)", "--flow", "1"), "one of them"),
+        ((CONV, "--transform", "rotation(0,1)", "--smooth", "1"), "--smooth"),
+        ((CONV, "--flow", "1", "--attack", "grid"), "--attack"),
+        ((CONV, "--flow", "1", "--method", "forward"), "forward"),
+        ((CONV, "--flow", "1", "--pixel-noise", "0.1"), "--pixel-noise"),
     ],
 )
 def test_bad_input_is_one_line(verify: Run, arguments: tuple[str, ...], complaint: str) -> None:

@@ -17,15 +17,35 @@ class GeometricOptions:
     """What is done to the images, and how hard to try."""
 
     transform: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="TEXT",
             help="Ranges, applied from left to right: rotation (degrees), translation, "
             "translation_x, translation_y (pixels), scale, scale_x, scale_y (factors), shear_x, "
             "shear_y; then contrast (factor), brightness (added).",
+            show_default=False,
             rich_help_panel=SEARCH,
         ),
-    ]
+    ] = None
+    flow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="Instead of a transformation: every pixel may look this far away, each its own "
+            "way, along either axis.",
+            show_default=False,
+            rich_help_panel=SEARCH,
+        ),
+    ] = None
+    smooth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="With --flow: by how much neighbours' displacements may differ. Default: any.",
+            show_default=False,
+            rich_help_panel=SEARCH,
+        ),
+    ] = None
     pixel_noise: Annotated[
         str,
         typer.Option(
@@ -38,10 +58,12 @@ class GeometricOptions:
         str,
         typer.Option(
             metavar="NAME",
-            help="forward, crown, crown-ibp or ibp: how one box of parameters is bounded.",
+            help="forward, crown, crown-ibp or ibp: how one box of parameters is bounded; with "
+            "--flow ibp, crown-ibp, crown, alpha-crown or auto. Default: forward; auto.",
+            show_default=False,
             rich_help_panel=SEARCH,
         ),
-    ] = "forward"
+    ] = ""
     split: Annotated[
         bool,
         typer.Option(
@@ -76,7 +98,7 @@ class GeometricOptions:
         typer.Option(
             metavar="NAME",
             help="auto, grid, random, gradient, or none: looks for counterexamples first; ONNX "
-            "Runtime decides.",
+            "Runtime decides. With --flow, auto or none.",
             rich_help_panel=SEARCH,
         ),
     ] = "auto"
@@ -115,6 +137,8 @@ def geometric(
 ) -> int:
     """Decide for each image whether its class holds under every transformation of a range.
 
+    With --flow: under every field of displacements, each pixel's own.
+
     "verified" is a proof for every parameter of the range, for grid_sample (bilinear, zero padding)
     in float32 or float64 and every float32 execution of the file. A share s of the range is the
     range shrunk towards what changes nothing: of rotation(-30,30), 0.5 is -15..15 degrees. No
@@ -125,6 +149,7 @@ def geometric(
       verify geometric examples/digits_conv.onnx --transform "rotation(-5,5)" --limit 10
       verify geometric net.onnx --data test.csv --transform "scale(0.95,1.05) rotation(-2,2)"
       verify geometric net.onnx --data test.npz --transform "translation(-1,1) contrast(0.9,1.1)"
+      verify geometric examples/digits_conv.onnx --flow 0.1 --smooth 0.02 --limit 10
 
     Exit code: 0 all verified, 1 some falsified, 2 bad input, 3 some unknown (and none falsified).
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,12 +13,14 @@ from torch import Tensor
 from attacks.spatial import SPATIAL_ATTACKS
 from attacks.transforms import TransformBox
 from verify.cli import parsing
+from verify.cli.flowing import certified_flow, flow_claim
 from verify.cli.geometric import GeometricOptions
 from verify.cli.options import DataOptions
 from verify.cli.presenting import Collected, Presenter
 from verify.cli.session import Session, open_session, stamp
 from verify.errors import SettingError
 from verify.geometric.certify import Settings, certify_image
+from verify.geometric.certify_flow import FlowClaim
 from verify.geometric.outcome import GeometricResult
 from verify.geometric.transforms import Transform, check_image_shape, parse_transform
 from verify.report import ModelStamp
@@ -26,6 +29,9 @@ from verify.traverse import run as run_graph
 from verify.values.budget import Budget
 from verify.values.result import Verdict
 
+if TYPE_CHECKING:
+    from verify.report.geometric_plots import Frame
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -33,14 +39,16 @@ class Claim:
 
     Attributes:
         options: as given.
-        transform: parsed.
+        transform: parsed; None where flows are asked about.
         settings: of the search.
+        fields: what is asked about flows, or None.
         timeout: seconds per image, or None.
     """
 
     options: GeometricOptions
-    transform: Transform
+    transform: Transform | None
     settings: Settings
+    fields: FlowClaim | None
     timeout: float | None
 
     @classmethod
@@ -62,21 +70,40 @@ class Claim:
             raise SettingError(
                 f"--attack is {options.attack!r}, expected {', '.join(SPATIAL_ATTACKS)} or none"
             )
+        timeout = parsing.positive(options.timeout, "--timeout")
+        fields = flow_claim(options)
+        if (options.transform is None) == (fields is None):
+            raise SettingError(
+                "either --transform or --flow says what may happen to the images; give one of "
+                'them, for example --transform "rotation(-5,5)"'
+            )
+        if fields is not None:
+            return cls(options, None, Settings(), fields, timeout)
         wanted = options.tolerance
         tolerance = None if wanted in (None, "none") else parsing.positive(wanted, "--tolerance")
         settings = Settings(
-            method=options.method,
+            method=options.method or "forward",
             noise=parsing.radius(options.pixel_noise),
             split=options.split,
             most_boxes=options.most_boxes,
             tolerance=tolerance,
         )
-        timeout = parsing.positive(options.timeout, "--timeout")
-        return cls(options, parse_transform(options.transform), settings, timeout)
+        transform = parse_transform(options.transform or "")
+        return cls(options, transform, settings, None, timeout)
 
     def record(self) -> dict[str, object]:
         """For the record's settings."""
         options = self.options
+        if self.fields is not None:
+            return {
+                "flow": self.fields.flow.delta,
+                "smooth": self.fields.flow.smooth,
+                "method": self.fields.method,
+                "timeout": self.timeout,
+                "attack": options.attack,
+                "seed": options.seed,
+                "threads": torch.get_num_threads(),
+            }
         return {
             "transform": options.transform,
             "pixel_noise": self.settings.noise,
@@ -106,6 +133,16 @@ class GeometricRun:
     done: Collected[GeometricResult]
 
     @property
+    def what(self) -> str:
+        """What is done to the images, in words."""
+        fields = self.claim.fields
+        if fields is None:
+            return self.claim.options.transform or ""
+        flow = fields.flow
+        rest = "" if flow.smooth is None else f", smooth {flow.smooth:g}"
+        return f"flow {flow.delta:g}{rest}"
+
+    @property
     def stamp(self) -> ModelStamp:
         """Which model."""
         return stamp(self.session)
@@ -133,20 +170,25 @@ def each(session: Session, claim: Claim) -> Iterator[list[GeometricResult]]:
     """One result after the other."""
     network, asked = session.network, session.asked
     single = network.graph.to(torch.float32)
+
+    def model(x: Tensor) -> Tensor:
+        return run_graph(single, x)
+
     for i, index in enumerate(session.data.indices):
         budget = Budget().within(claim.timeout)
-        known = suggested(claim, lambda x: run_graph(single, x), asked.x[i], asked.labels[i])
+        given = (network.graph, network.judge, asked.x[i], int(asked.labels[i]))
+        if claim.fields is not None:
+            yield [certified_flow(claim.fields, claim.options, model, given, budget, index)]
+            continue
+        assert claim.transform is not None
         yield [
             certify_image(
-                network.graph,
-                network.judge,
-                asked.x[i],
-                int(asked.labels[i]),
+                *given,
                 claim.transform,
                 settings=claim.settings,
                 budget=budget,
                 index=index,
-                known=known,
+                known=suggested(claim, model, asked.x[i], asked.labels[i]),
                 attack=claim.options.attack,
             )
         ]
@@ -159,7 +201,7 @@ def suggested(claim: Claim, model: object, image: Tensor, label: Tensor) -> Tens
         return None
     kind = SPATIAL_ATTACKS[name]
     attack = kind() if name == "grid" else kind(seed=claim.options.seed)
-    box = TransformBox.parse(claim.options.transform)
+    box = TransformBox.parse(claim.options.transform or "")
     found = attack(model, image[None], label[None], box)  # type: ignore[arg-type]
     return found.values[found.found]
 
@@ -177,45 +219,39 @@ def totals(results: Sequence[GeometricResult]) -> dict[str, float]:
 
 def draw(run: GeometricRun, plot: Path | None, strip: Path | None) -> list[str]:
     """Draw what was asked for; returns what to say of it."""
-    from verify.report.geometric_plots import (
-        Frame,
-        ShareCurves,
-        StripRow,
-        plot_shares,
-        plot_strip,
-    )
+    from verify.report.geometric_plots import ShareCurves, StripRow, plot_shares, plot_strip
 
     results, said = run.done.results, []
     title = Path(run.session.network.path or "model").name
-    text = run.claim.options.transform
     if plot is not None:
         ends = ShareCurves(tuple(r.certified for r in results), tuple(r.attacked for r in results))
-        plot_shares(ends, plot, model=title, transform=text)
+        plot_shares(ends, plot, model=title, transform=run.what)
         said.append(f"drawn: {plot}")
     if strip is not None:
-        rows = []
-        places = {index: i for i, index in enumerate(run.session.data.indices)}
-        for result in sorted(results, key=lambda r: r.verdict is not Verdict.FALSIFIED)[:8]:
-            image = run.session.asked.x[places[result.index]]
-            transform = run.claim.transform
-            ends_of = [
-                transform.origin + result.certified * (end - transform.origin)
-                for end in (transform.low, transform.high)
-            ]
-            frames = [Frame(image.tolist(), f"{result.index}: class {result.label}")]
-            for values, name in zip(ends_of, ("low end", "high end"), strict=True):
-                shown = transform(image[None], values[None])[0]
-                frames.append(
-                    Frame(shown.tolist(), f"certified {name}\n{spelled(values.tolist())}")
-                )
-            if result.witness is not None and result.parameters is not None:
-                seen = int(run.session.network.judge.predict(result.witness[None])[0])
-                name = f"class {seen}\n{spelled(result.parameters)}"
-                frames.append(Frame(result.witness.tolist(), name, wrong=True))
-            rows.append(StripRow(tuple(frames)))
-        plot_strip(rows, strip, model=title, transform=text)
+        shown = sorted(results, key=lambda r: r.verdict is not Verdict.FALSIFIED)[:8]
+        rows = [StripRow(tuple(frames(run, result))) for result in shown]
+        plot_strip(rows, strip, model=title, transform=run.what)
         said.append(f"drawn: {strip}")
     return said
+
+
+def frames(run: GeometricRun, result: GeometricResult) -> list[Frame]:
+    """An image, the ends of its certified range, and the first counterexample."""
+    from verify.report.geometric_plots import Frame
+
+    image = run.session.asked.x[run.session.data.indices.index(result.index)]
+    transform = run.claim.transform
+    found = [Frame(image.tolist(), f"{result.index}: class {result.label}")]
+    if transform is not None:
+        for end, name in ((transform.low, "low end"), (transform.high, "high end")):
+            values = transform.origin + result.certified * (end - transform.origin)
+            shown = transform(image[None], values[None])[0]
+            found.append(Frame(shown.tolist(), f"certified {name}\n{spelled(values.tolist())}"))
+    if result.witness is not None:
+        seen = int(run.session.network.judge.predict(result.witness[None])[0])
+        where = "" if result.parameters is None else spelled(result.parameters)
+        found.append(Frame(result.witness.tolist(), f"class {seen}\n{where}".strip(), wrong=True))
+    return found
 
 
 def spelled(values: Sequence[float]) -> str:
