@@ -10,6 +10,7 @@ Arrays, tensors and lists go in, numpy float64 comes out: see `uncertainty.array
 
 from uncertainty.binning import BinTable
 from uncertainty.brier import BrierParts, brier_decomposition, confidence_brier_decomposition
+from uncertainty.calibrated import CalibratedModel, logits_of
 from uncertainty.calibration_error import (
     Binning,
     CalibrationError,
@@ -101,6 +102,7 @@ __all__ = [
     "BinTable",
     "Binning",
     "BrierParts",
+    "CalibratedModel",
     "CalibrationError",
     "Calibrator",
     "CategoricalMixture",
@@ -154,6 +156,7 @@ __all__ = [
     "interval_score",
     "joined",
     "log_softmax",
+    "logits_of",
     "maximum_calibration_error",
     "mean_probabilities",
     "mixture_crps",

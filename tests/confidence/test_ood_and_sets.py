@@ -120,6 +120,34 @@ def test_calibrated_on_certified_scores_the_coverage_survives_the_worst_attack()
     assert np.mean(plain) < 0.85
 
 
+def test_both_ways_are_the_published_algorithms() -> None:
+    """VRCP-I and VRCP-C written out from the paper, one input and class at a time.
+
+    Score s(x, y) = 1 - p_y. I: the quantile of clean scores; y is in the set of the received x~ if
+    the least score over the ball around x~ is at most it. C: the quantile of the largest scores
+    over the balls of the calibration inputs; sets by plain scores.
+    """
+    found, p = planted(3, 240, 5, 0.1)
+    alpha, labels = 0.2, found.labels.tolist()
+    low, high = found.probability.lower.tolist(), found.probability.upper.tolist()
+    count = 120
+
+    def quantile(scores: list[float]) -> float:
+        return sorted(scores)[math.ceil((count + 1) * (1 - alpha)) - 1]
+
+    q_i = quantile([1 - float(p[n, labels[n]]) for n in range(count)])
+    q_c = quantile([1 - low[n][labels[n]] for n in range(count)])
+    calibration = found.take(torch.arange(count))
+    own = p[:count].gather(1, calibration.labels[:, None]).squeeze(1)
+    assert lac_threshold(1 - own, alpha) == q_i
+    assert robust_threshold(calibration, alpha) == q_c
+    for n in range(count, 240):
+        inference = [1 - high[n][k] <= q_i for k in range(5)]
+        assert largest(found.probability, q_i)[n].tolist() == inference
+        plain = [1 - float(p[n, k]) <= q_c for k in range(5)]
+        assert sets(p, q_c)[n].tolist() == plain
+
+
 def test_an_ensemble_encloses_the_mean_of_its_members() -> None:
     """Probabilities, entropy, NLL and Brier score of the mean prediction."""
     members = [planted(seed, 50, 4, 0.05) for seed in range(3)]

@@ -82,6 +82,7 @@ def _draw_bands(axes: "Axes", record: Record) -> None:
         axes.axhline(threshold, color=GREY, linestyle=":", label=f"threshold {threshold:g}")
     axes.set_ylim(0, 1.02)
     axes.set_xlim(-0.5, len(rows) - 0.5)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("inputs, by clean confidence")
     axes.set_ylabel("confidence")
     axes.legend(loc="lower right", facecolor="white", edgecolor="none", framealpha=0.85)
