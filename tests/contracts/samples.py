@@ -123,6 +123,29 @@ def select(shape: tuple[int, ...], axis: int, index: tuple[int, ...]) -> Node:
     return node("Select", shape, tensors={"index": torch.tensor(index)}, settings={"axis": (axis,)})
 
 
+def transposed(shape: tuple[int, ...], out: int, kernel: tuple[int, ...], stride: int,
+               padding: int = 0, extra: int = 0, groups: int = 1) -> Node:  # fmt: skip
+    """A transposed convolution with random weights."""
+    rank = len(kernel)
+    return node(
+        "ConvTranspose",
+        shape,
+        tensors={"weight": normal(7, shape[0], out // groups, *kernel), "bias": normal(8, out)},
+        settings={
+            "stride": (stride,) * rank,
+            "padding": (padding,) * rank,
+            "dilation": (1,) * rank,
+            "output_padding": (extra,) * rank,
+            "groups": (groups,),
+        },
+    )
+
+
+def power(exponent: int, *shape: int) -> Node:
+    """An integer power."""
+    return node("Power", shape, settings={"exponent": (exponent,)})
+
+
 TENTH, ONE = torch.tensor(0.1), torch.tensor(1.0)
 
 SAMPLES: dict[str, list[Node]] = {
@@ -170,6 +193,23 @@ SAMPLES: dict[str, list[Node]] = {
         two_piece(torch.tensor([[0.2], [-0.7], [3.0]]), ONE, 3, 2),
         two_piece(ONE, ONE, 2),
     ],
+    "ConvTranspose": [
+        transposed((2, 3, 3), 3, (2, 2), 2),
+        transposed((2, 3, 2), 2, (4, 4), 2, padding=1, extra=1),
+        transposed((4, 3, 3), 2, (3, 3), 1, groups=2),
+        transposed((2, 5), 2, (3,), 2),
+    ],
+    **{name: [node(name, (6,))] for name in ("Exp", "Log", "Sqrt", "Reciprocal", "Softplus")},
+    **{name: [node(name, (6,))] for name in ("Erf", "Gelu", "Sin", "Cos")},
+    **{name: [node(name, (6,))] for name in ("Sign", "Floor", "Ceil")},
+    "Power": [power(2, 6), power(3, 6), power(4, 2, 3)],
+    "Mul": [node("Mul", (6,), (6,)), node("Mul", (2, 3), (2, 3))],
+    "MatMul": [
+        node("MatMul", (2, 3), (3, 4)),
+        node("MatMul", (2, 3, 1), (2, 1, 2)),
+        node("MatMul", (2, 1, 3, 4), (2, 1, 4, 2)),
+    ],
+    "Softmax": [node("Softmax", (5,)), node("Softmax", (2, 3)), node("Softmax", (2, 1))],
     "Clip": [clip(-0.3, 0.8, 6), clip(0.0, 6.0, 6), clip(-1.0, -1.0, 3), clip(1.0, 3.0, 6)],
 }
 """Per operator, nodes of several shapes and settings."""
@@ -178,7 +218,13 @@ EVERY = [(op, i) for op, nodes in SAMPLES.items() for i in range(len(nodes))]
 """Names of all samples, for parametrisation."""
 
 
+POSITIVE = ("Log", "Sqrt", "Reciprocal")
+"""Operators that are sampled on positive numbers only."""
+
+
 def kinks(sample: Node) -> list[float]:
     """Where an elementwise function bends sharply."""
+    if sample.op in POSITIVE:
+        return [1e-3]
     ends = [float(sample.tensors[k]) for k in ("low", "high") if k in sample.tensors]
     return [0.0, *ends]

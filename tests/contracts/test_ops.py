@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.contracts.samples import EVERY, SAMPLES
+from tests.contracts.samples import EVERY, POSITIVE, SAMPLES
 from verify.graph.ir import Node
 from verify.ops.registry import REGISTRY, lookup
 from verify.values.bounds import Bounds
@@ -25,6 +25,8 @@ def around(node: Node, seed: int, batch: int = 2, width: float = 1.0) -> tuple[B
         centre = torch.randn(batch, *shape, generator=generator, dtype=torch.float64)
         size = width * torch.rand(batch, *shape, generator=generator, dtype=torch.float64)
         size = size * (torch.rand(batch, *shape, generator=generator) > 0.25)
+        if node.op in POSITIVE:
+            centre = centre.abs() + size + 1e-3
         found.append(Bounds(centre - size, centre + size))
     return tuple(found)
 

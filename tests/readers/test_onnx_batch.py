@@ -68,25 +68,6 @@ def test_whatever_mixes_samples_is_refused(name: str, tmp_path: Path) -> None:
         read_back(MIXING[name], tmp_path)
 
 
-def test_a_softmax_over_the_fixed_batch_axis_is_refused(tmp_path: Path) -> None:
-    """It is not over the classes, even where the batch is one."""
-    with pytest.raises(UnsupportedOperator, match="over axis 0"):
-        read_back(one("Softmax", (1, 5), axis=0), tmp_path)
-
-
-def test_a_softmax_inside_the_network_is_refused(tmp_path: Path) -> None:
-    """Only at the output does it keep the order of classes."""
-    proto = chain((1, 5), ("Softmax", ["x"], "h"), ("MatMul", ["h", "w"], "y"), w=random(5, 5))
-    with pytest.raises(UnsupportedOperator, match="output of a Softmax"):
-        read_back(proto, tmp_path)
-
-
-def test_a_softmax_over_pixels_is_refused(tmp_path: Path) -> None:
-    """One distribution per pixel is no classification of the input."""
-    with pytest.raises(UnsupportedOperator, match="over the classes"):
-        read_back(one("Softmax", (1, 5, 4, 4), axis=1), tmp_path)
-
-
 def test_a_fixed_batch_of_several_says_how_to_export(tmp_path: Path) -> None:
     """A convolution on a batch of 8 cannot be read as one sample."""
     with pytest.raises(UnsupportedOperator, match="not a batch of one.*batch size 1"):

@@ -79,16 +79,6 @@ REFUSED: dict[str, tuple[onnx.ModelProto, type[VerifyError], str]] = {
     "other domain": (node_in("com.custom"), UnsupportedOperator, "'fancy'.*FancyRelu.*com.custom"),
     "unknown operator": (one("Det", (1, 3)), UnsupportedOperator, r"'node' \(Det\)"),
     "subgraph": (branching(), UnsupportedOperator, "subgraphs"),
-    "product of computed": (
-        chain((1, 3), ("Mul", ["x", "x"], "y")),
-        UnsupportedOperator,
-        "both operands depend",
-    ),
-    "attention": (
-        chain((1, 3, 3), ("MatMul", ["x", "x"], "y")),
-        UnsupportedOperator,
-        "both depend on the input",
-    ),
     "division by zero": (one("Div", (1, 2), np.float32([1, 0])), ModelError, "not finite"),
     "inf weight": (
         one("MatMul", (1, 2), np.float32([[1, 2], [INF, 3]])),

@@ -115,14 +115,19 @@ class Pair:
         Each time the side that is likelier to decide goes first; what it decides needs no other.
         """
         refine(self.proof, name)
-        (source,) = self.proof.graph.node(name).inputs
-        self.follow(source)
-        mask = self.proof.undecided(name)
+        for position, source in enumerate(self.proof.graph.node(name).inputs):
+            self.follow(source)
+            self.refine_input(name, position)
+
+    def refine_input(self, name: str, position: int) -> None:
+        """Optimised rows for the undecided entries of one input."""
+        source = self.proof.graph.node(name).inputs[position]
+        mask = self.proof.undecided(name, position)
         if mask is None or not self.intermediate or not free_nodes(self.search, source):
             return
         first = self.proof.rows_of(source, mask)
         self.ascend(source, first)
-        mask = self.proof.undecided(name)
+        mask = self.proof.undecided(name, position)
         if mask is not None:
             self.ascend(source, first.among(mask).opposite())
 

@@ -16,7 +16,7 @@ from verify.bounders.pruned import pruned
 from verify.bounders.rows import Rows, start_form
 from verify.errors import InternalError
 from verify.graph.ir import Graph, Node
-from verify.ops.registry import lookup, noise_of
+from verify.ops.registry import lines_of, lookup, noise_of, undecided_of
 from verify.traverse import interval_step, pull_back
 from verify.values.bounds import Bounds
 from verify.values.budget import Budget
@@ -48,6 +48,7 @@ class BackwardPass:
         kept: per Relu that dead neurons left, the indices of the others.
         raw: per node, bounds by rows alone, not intersected with anything: they choose the slopes.
         exact: nodes whose interval bounds are attained, so that no row can tighten them.
+        asked: per node, which entries smooth operators have asked rows for, (batch, entries).
     """
 
     graph: Graph
@@ -62,6 +63,7 @@ class BackwardPass:
     kept: dict[str, Tensor] = field(default_factory=dict)
     raw: dict[str, Bounds] = field(default_factory=dict)
     exact: dict[str, int] = field(default_factory=dict)
+    asked: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Enter the input's bounds; raises InternalError for a proof outside float64."""
@@ -122,11 +124,14 @@ class BackwardPass:
         only help, while it could turn a slope the wrong way if it chose slopes too.
         """
         op, source = lookup(node), node.inputs[0]
-        assert op.relax is not None
         alpha = None
         if op.free == 1 and op.initial is not None and source in self.raw:
             alpha = op.initial(node, self.raw[source])
-        self.lines[node.name] = op.relax(node, self.bounds[source], alpha)
+        self.lines[node.name] = lines_of(node, self.inputs_of(node), alpha)
+
+    def inputs_of(self, node: Node) -> tuple[Bounds, ...]:
+        """The bounds of a node's inputs."""
+        return tuple(self.bounds[name] for name in node.inputs)
 
     def mark_exact(self, node: Node) -> None:
         """Interval bounds stay exact over a box through at most one mixing operator."""
@@ -167,14 +172,31 @@ class BackwardPass:
         if name in self.lines:
             self.choose_lines(self.graph.node(name))
 
-    def undecided(self, name: str) -> Tensor | None:
-        """Mask (batch, entries) of a nonlinear node's input entries worth a row, or None."""
+    def undecided(self, name: str, position: int = 0) -> Tensor | None:
+        """Mask (batch, entries) of a nonlinear node's input entries worth a row, or None.
+
+        Args:
+            name: of the node.
+            position: which of its inputs.
+        """
         node = self.graph.node(name)
-        op, source = lookup(node), node.inputs[0]
-        if source in self.exact or op.undecided is None:
+        if node.inputs[position] in self.exact:
             return None
-        mask = op.undecided(node, self.bounds[source]).flatten(1)
+        found = undecided_of(node, self.inputs_of(node), position)
+        if found is None:
+            return None
+        mask = found.flatten(1)
         return mask if bool(mask.any()) else None
+
+    def unasked(self, name: str, mask: Tensor) -> Tensor | None:
+        """The masked entries of a node that no smooth reader has asked for yet, or None.
+
+        Whoever else reads them would get the same rows, by the same lines.
+        """
+        before = self.asked.get(name)
+        fresh = mask if before is None else mask & ~before
+        self.asked[name] = mask if before is None else mask | before
+        return fresh if bool(fresh.any()) else None
 
     def rows_of(self, name: str, mask: Tensor) -> Rows:
         """Rows for masked entries of a node, each on the side likelier to settle its sign."""

@@ -52,16 +52,24 @@ class Crown:
 
 def refine(walk: BackwardPass, name: str) -> None:
     """Rows for the undecided inputs of a nonlinear node: the likelier side, then the other."""
+    for position in range(len(walk.graph.node(name).inputs)):
+        refine_input(walk, name, position)
+
+
+def refine_input(walk: BackwardPass, name: str, position: int) -> None:
+    """The same for one of its inputs."""
     node = walk.graph.node(name)
-    (source,) = node.inputs
+    source = node.inputs[position]
     signs = node.op in SIGN_DECIDES
-    mask = walk.undecided(name)
+    mask = walk.undecided(name, position)
+    if mask is not None and not signs:
+        mask = walk.unasked(source, mask)
     if mask is None:
         return
     first = walk.rows_of(source, mask)
     for part in walk.chunks(first):
         walk.tighten(source, part, walk.least(source, part, sign_decides=signs))
-    mask = walk.undecided(name)
+    mask = walk.undecided(name, position)
     if mask is None:
         return
     for part in walk.chunks(first.among(mask).opposite()):

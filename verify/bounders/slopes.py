@@ -8,13 +8,14 @@ relu (Danskin's theorem). One forward walk costs as much as the backward one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from verify.bounders.backward import BackwardPass
 from verify.graph.ir import Node
-from verify.ops.registry import lookup
+from verify.ops.registry import lines_of, lookup
 from verify.ops.windowed import dense
 from verify.values.linear_form import LinearForm
 from verify.values.relaxation import Relaxation
@@ -142,7 +143,7 @@ def initial_alpha(walk: BackwardPass, node: Node) -> Tensor:
     """The slopes of the smallest relaxation, shape (free, batch, 1, *node)."""
     rule = lookup(node).initial
     assert rule is not None
-    return rule(node, walk.bounds[node.inputs[0]])
+    return rule(node, *walk.inputs_of(node))
 
 
 def lines_at(
@@ -151,9 +152,7 @@ def lines_at(
     """The pass's lines with those of the free nodes moved to the given slopes."""
     lines = dict(walk.lines)
     for node in nodes:
-        rule = lookup(node).relax
-        assert rule is not None
-        lines[node.name] = rule(node, walk.bounds[node.inputs[0]], alpha[node.name])
+        lines[node.name] = lines_of(node, walk.inputs_of(node), alpha[node.name])
     return lines
 
 
@@ -184,12 +183,14 @@ def slope_gradients(
         if node.name not in record:
             continue  # no row of these reads it
         coeff = record[node.name]
-        value = values[node.inputs[0]].unflatten(0, (batch, row))
+        given = [values[name].unflatten(0, (batch, row)) for name in node.inputs]
         if node.name in wanted:
             assert op.ascend is not None
-            bounds = walk.bounds[node.inputs[0]]
-            gradients[node.name] = op.ascend(node, bounds, alpha[node.name], coeff, value)
-        values[node.name] = along_lines(lines[node.name], coeff, value).flatten(0, 1)
+            bounds, *others = walk.inputs_of(node)
+            more = [part for pair in zip(others, given[1:], strict=True) for part in pair]
+            gradients[node.name] = op.ascend(node, bounds, alpha[node.name], coeff, given[0], *more)
+        along = along_lines if op.along is None else partial(op.along, node)
+        values[node.name] = along(lines[node.name], coeff, *given).flatten(0, 1)
     return gradients
 
 

@@ -144,10 +144,7 @@ def through_curve(
     node: Node, rounding: Rounding, x: Affine, bounds: Bounds, symbols: int
 ) -> Affine:
     """slope·z + a new symbol, after those in use, for what lies between the parallel lines."""
-    rule = PARALLEL.get(node.op)
-    if rule is None:
-        return boxed(node, rounding, x, bounds, symbols)
-    lines = rule(node, bounds)
+    lines = PARALLEL[node.op](node, bounds)
     middle, half = (lines.low + lines.high) / 2, (lines.high - lines.low) / 2
     size = x.centre.abs() + x.spread()
     noise = noise_of(node, rounding, x.centre.dtype, (Bounds(-size, size),))
@@ -173,13 +170,13 @@ def new_symbols(half: Tensor, bounds: Bounds) -> Tensor:
     return fresh.view(len(flat), len(index), *half.shape[1:])
 
 
-def boxed(node: Node, rounding: Rounding, x: Affine, bounds: Bounds, symbols: int) -> Affine:
+def boxed(node: Node, rounding: Rounding, bounds: tuple[Bounds, ...], symbols: int) -> Affine:
     """The interval image with symbols of its own: for operators without parallel lines."""
-    image = interval_step(node, rounding, (bounds,))
+    image = interval_step(node, rounding, bounds)
     middle = (image.lower + image.upper) / 2
     half = torch.maximum(image.upper - middle, middle - image.lower) * SPARE[middle.dtype]
     fresh = new_symbols(half, image)
-    old = x.generators.new_zeros(len(middle), symbols, *node.shape)
+    old = middle.new_zeros(len(middle), symbols, *node.shape)
     rest = (half - fresh.sum(dim=1)).clamp(min=0)
     return Affine(middle, torch.cat((old, fresh), dim=1), rest)
 
@@ -229,8 +226,10 @@ class Zonotope:
             before = tuple(bounds[name] for name in node.inputs)
             if lookup(node).relax is None:
                 found = through_affine(node, rounding, inputs)
-            else:
+            elif node.op in PARALLEL:
                 found = through_curve(node, rounding, inputs[0], before[0], symbols)
+            else:
+                found = boxed(node, rounding, before, symbols)
             for name in node.inputs:
                 if last_use[name] == node.name:
                     state.pop(name, None)

@@ -9,6 +9,8 @@ Operators and what a node of each holds (`tensors` / `settings`):
     Input       the network's input; always node 0
     Gemm        weight (out, in), bias (out,)      on the last axis: (*lead, in) -> (*lead, out)
     Conv        weight (out, in/groups, *kernel), bias (out,) / stride, padding, dilation, groups
+    ConvTranspose  weight (in, out/groups, *kernel), bias (out,) / stride, padding, dilation,
+                output_padding, groups
     ScaleShift  scale, shift, broadcastable to the node: x·scale + shift
     Add         / signs, one of +1 -1 per input: the signed sum of inputs of one shape
     Reduce      scale () / axes: scale · sum over axes, which disappear
@@ -21,6 +23,11 @@ Operators and what a node of each holds (`tensors` / `settings`):
     Relu, Sigmoid, Tanh
     TwoPiece    below, above, broadcastable to the node: below·x for x < 0, above·x for x > 0
     Clip        low (), high ()
+    Exp, Log, Sqrt, Reciprocal, Softplus, Erf, Gelu, Sin, Cos, Sign, Floor, Ceil
+    Power       / exponent: an integer of at least 2
+    Mul         the product of two inputs of one shape, entry by entry
+    MatMul      (*lead, m, k) times (*lead, k, n)
+    Softmax     over the last axis
 
 `bias_magnitude` (Gemm, Conv) and `shift_magnitude` (ScaleShift), where present, bound the
 magnitudes that the unfolded computation may have passed through; absent means |bias|, |shift|.

@@ -128,6 +128,6 @@ def magnitude_of(weight: Tensor) -> Tensor:
 
 def channelwise(node: Node, constant: Tensor) -> Tensor:
     """A per-channel constant of a convolution, shaped to broadcast over its positions."""
-    if node.op == "Conv":
+    if node.op in ("Conv", "ConvTranspose"):
         return constant.view(-1, *[1] * (len(node.shape) - 1))
     return constant

@@ -14,6 +14,7 @@ from verify.ops.registry import Op, register
 from verify.values.bounds import Bounds
 from verify.values.linear_form import LinearForm
 from verify.values.relaxation import Relaxation
+from verify.values.rounding import Rounding, gamma, unit
 
 
 def movement(
@@ -21,6 +22,7 @@ def movement(
     forward: Callable[..., Tensor],
     adjoint: Callable[[Node, Tensor], tuple[Tensor, ...]],
     background: Callable[[Node], Tensor] | None = None,
+    copies: Callable[[Node], int] | None = None,
 ) -> Op:
     """Register an operator that moves entries.
 
@@ -29,7 +31,15 @@ def movement(
         forward: (node, *inputs) -> output; monotone, so that it maps lower to lower.
         adjoint: (node, coeff of shape (any, *node)) -> coefficients per input.
         background: node -> what stands where no input entry lands (Pad), shape (*node); or None.
+        copies: node -> how often an input entry is read at most; where that is more than once,
+            pulled-back coefficients are summed, and rounded.
     """
+
+    def noise(node: Node, rounding: Rounding, dtype: torch.dtype, *inputs: Bounds) -> Tensor | None:
+        most = 1 if copies is None else copies(node)
+        if most == 1:
+            return None
+        return gamma(most, unit(dtype)) * forward(node, *(x.magnitude() for x in inputs))
 
     def interval(node: Node, *inputs: Bounds) -> Bounds:
         lower = forward(node, *(x.lower for x in inputs))
@@ -45,7 +55,15 @@ def movement(
         zeros = torch.zeros_like(const)
         return (head, *(LinearForm(p.unflatten(0, (batch, row)), zeros) for p in rest))
 
-    return register(Op(name=name, forward=forward, interval=interval, pull_back=pull_back))
+    return register(
+        Op(
+            name=name,
+            forward=forward,
+            interval=interval,
+            pull_back=pull_back,
+            noise=None if copies is None else noise,
+        )
+    )
 
 
 def transpose(node: Node, x: Tensor) -> Tensor:
@@ -62,13 +80,27 @@ def pull_transpose(node: Node, coeff: Tensor) -> tuple[Tensor]:
 
 def select(node: Node, x: Tensor) -> Tensor:
     """Entries of one axis."""
-    return x.index_select(node.scalar("axis") + 1, node.tensors["index"].to(x.device))
+    axis, index = node.scalar("axis"), node.tensors["index"]
+    if node.input_shapes[0][axis] == 1:
+        # Only one entry: it is repeated.
+        shape = list(x.shape)
+        shape[axis + 1] = len(index)
+        return x.expand(shape)
+    return x.index_select(axis + 1, index.to(x.device))
 
 
 def pull_select(node: Node, coeff: Tensor) -> tuple[Tensor]:
     """Rows laid back where they were read; an entry read twice collects both."""
+    axis, index = node.scalar("axis"), node.tensors["index"]
+    if node.input_shapes[0][axis] == 1:
+        return (coeff.sum(dim=axis + 1, keepdim=True),)
     laid = coeff.new_zeros(len(coeff), *node.input_shapes[0])
-    return (laid.index_add_(node.scalar("axis") + 1, node.tensors["index"], coeff),)
+    return (laid.index_add_(axis + 1, index.to(coeff.device), coeff),)
+
+
+def most_read(node: Node) -> int:
+    """How often the most wanted entry is selected."""
+    return int(torch.bincount(node.tensors["index"].flatten()).max())
 
 
 def torch_pads(node: Node) -> list[int]:
@@ -112,7 +144,7 @@ movement(
     lambda node, coeff: (coeff.reshape(len(coeff), *node.input_shapes[0]),),
 )
 movement("Transpose", transpose, pull_transpose)
-movement("Select", select, pull_select)
+movement("Select", select, pull_select, copies=most_read)
 movement("Pad", pad, pull_pad, pad_background)
 movement("Concat", concat, pull_concat)
 register(

@@ -35,13 +35,18 @@ class Op:
             None where both are exact (data movement).
         rounds: whether executing the operator rounds at all; Relu, say, does not.
         relax: (node, bounds, alpha) -> lines, for nonlinear operators; None for affine ones.
-            alpha has shape (free, batch, row, *node) with entries in [0, 1], or is None.
-        undecided: (node, bounds) -> mask like the bounds: entries whose tightening may help.
+            alpha has shape (free, batch, row, *node) with entries in [0, 1], or is None. The bounds
+            of further inputs follow alpha.
+        undecided: (node, *bounds) -> mask like the bounds: entries whose tightening may help; for
+            several inputs a tuple of masks.
         free: how many lines (0, 1 or 2) alpha moves.
-        initial: (node, bounds) -> the alpha of the smallest relaxation, (free, batch, 1, *node).
+        initial: (node, *bounds) -> the alpha of the smallest relaxation, (free, batch, 1, *node).
         ascend: (node, bounds, alpha, coeff, value) -> d bound / d alpha, shape of alpha, where
             coeff and value, shape (batch, row, *node), are a row's coefficient at the node's output
-            and its input's value at the row's minimiser.
+            and its input's value at the row's minimiser. Of further inputs, bounds and values
+            follow, alternating.
+        along: (node, lines, coeff, *values) -> each row's own line at its input's values, shape
+            (batch, row, *node); None where lines are elementwise in the first input.
         rows: (node, index) -> coefficients over the input of the output entries named by `index`,
             shape (*index, *input); a short cut for pulling back one-hot rows, or None.
         absolute: (node, *inputs) -> |W|·x, of affine operators that round.
@@ -54,13 +59,14 @@ class Op:
     forward: Callable[..., Tensor]
     interval: Callable[..., Bounds]
     pull_back: Callable[[Node, LinearForm, Relaxation | None], tuple[LinearForm, ...]]
-    noise: Callable[..., Tensor] | None = None
+    noise: Callable[..., Tensor | None] | None = None
     rounds: bool = False
-    relax: Callable[[Node, Bounds, Tensor | None], Relaxation] | None = None
-    undecided: Callable[[Node, Bounds], Tensor] | None = None
+    relax: Callable[..., Relaxation] | None = None
+    undecided: Callable[..., Tensor | tuple[Tensor, ...]] | None = None
     free: int = 0
-    initial: Callable[[Node, Bounds], Tensor] | None = None
-    ascend: Callable[[Node, Bounds, Tensor, Tensor, Tensor], Tensor] | None = None
+    initial: Callable[..., Tensor] | None = None
+    ascend: Callable[..., Tensor] | None = None
+    along: Callable[..., Tensor] | None = None
     rows: Callable[[Node, Tensor], Tensor] | None = None
     absolute: Callable[..., Tensor] | None = None
     fan: Callable[[Node], tuple[int, int]] | None = None
@@ -88,6 +94,22 @@ def lookup(node: Node) -> Op:
             f"known operators: {', '.join(sorted(REGISTRY))}; "
             "to add one, write a file in verify/ops (docs/architecture.md)"
         ) from None
+
+
+def lines_of(node: Node, bounds: tuple[Bounds, ...], alpha: Tensor | None = None) -> Relaxation:
+    """The lines of a nonlinear node between the bounds of its inputs."""
+    rule = lookup(node).relax
+    assert rule is not None
+    return rule(node, bounds[0], alpha, *bounds[1:])
+
+
+def undecided_of(node: Node, bounds: tuple[Bounds, ...], position: int) -> Tensor | None:
+    """Mask of one input's entries whose tightening may help, or None where none may."""
+    rule = lookup(node).undecided
+    if rule is None:
+        return None
+    found = rule(node, *bounds)
+    return found[position] if isinstance(found, tuple) else found
 
 
 def noise_of(

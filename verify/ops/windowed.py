@@ -93,7 +93,9 @@ def pull_lines(node: Node, form: LinearForm, lines: Relaxation | None) -> Linear
     """A+·lower + A-·upper on patches; overhanging cells meet slope 0 and offset 0."""
     assert form.window is not None
     assert lines is not None
-    if lines.lower_source is not None or lines.lower_slope.shape[1] != 1:
+    if lines.lower_source is not None or lines.second is not None or lines.mixed:
+        return None
+    if lines.lower_slope.shape[1] != 1:
         return None
     window, kernel = form.window, kernel_of(form.coeff)
     split = blocks(form.coeff, window)

@@ -24,7 +24,10 @@ from verify.readers import (  # noqa: F401  (each fills the table of operators)
     onnx_fold,
     onnx_movement,
     onnx_pool,
+    onnx_product,
+    onnx_resize,
     onnx_shapes,
+    onnx_smooth,
 )
 from verify.readers.onnx_file import ModelFile, array_of, read_model_file
 from verify.readers.onnx_importer import (

@@ -8,6 +8,7 @@ from torch import Tensor
 from verify.readers.onnx_broadcast import add_variables, joint_shape, scaled_and_shifted
 from verify.readers.onnx_importer import Importer, Value, Variable, reads
 from verify.readers.onnx_node import OnnxNode
+from verify.readers.onnx_product import matrix_product
 
 
 @reads("Gemm")
@@ -45,10 +46,15 @@ def read_gemm(importer: Importer, node: OnnxNode) -> list[Value]:
 
 @reads("MatMul")
 def read_matmul(importer: Importer, node: OnnxNode) -> list[Value]:
-    """A product with a constant matrix on either side."""
+    """A product of matrices, at most one of them constant.
+
+    A product of constants is not folded, because its last bits depend on the machine.
+    """
     left, right = importer.value(node, 0), importer.value(node, 1)
     if isinstance(left, Variable) and isinstance(right, Variable):
-        raise node.unsupported("a product of two tensors that both depend on the input")
+        return [matrix_product(importer, node, left, right)]
+    if not isinstance(left, Variable) and not isinstance(right, Variable):
+        left = importer.standing(node, 0)
     if isinstance(left, Variable):
         return [right_product(importer, node, left, importer.weights(node, 1), "")]
     return [left_product(importer, node, importer.weights(node, 0), importer.variable(node, 1))]

@@ -18,6 +18,7 @@ from verify.readers.onnx_broadcast import (
 from verify.readers.onnx_fold import fold
 from verify.readers.onnx_importer import Importer, Value, Variable, reads
 from verify.readers.onnx_node import OnnxNode
+from verify.readers.onnx_product import product, quotient, reciprocal
 
 FLOAT32_LARGEST = float(np.finfo(np.float32).max)
 """Stands for an infinite end of Clip: no finite float32 value lies beyond it."""
@@ -28,11 +29,13 @@ ZERO = torch.zeros((), dtype=torch.float64)
 
 @reads("Add", "Sub", "Mul", "Div")
 def read_arithmetic(importer: Importer, node: OnnxNode) -> list[Value]:
-    """Two operands, of which at least one is constant unless they are added."""
+    """Two operands, variable or constant."""
     left, right = importer.value(node, 0), importer.value(node, 1)
     if isinstance(left, Variable) and isinstance(right, Variable):
-        if node.op in ("Mul", "Div"):
-            raise node.unsupported("both operands depend on the network's input")
+        if node.op == "Mul":
+            return [product(importer, node, left, right)]
+        if node.op == "Div":
+            return [quotient(importer, node, left, right)]
         sign = 1 if node.op == "Add" else -1
         return [add_variables(importer, node, [left, right], (1, sign))]
     if isinstance(left, Variable):
@@ -47,8 +50,13 @@ def read_arithmetic(importer: Importer, node: OnnxNode) -> list[Value]:
     if isinstance(right, Variable):
         other = importer.weights(node, 0)
         if node.op == "Div":
-            raise node.unsupported("a division by a tensor that depends on the network's input")
-        scale, shift = {"Add": (ONE, other), "Sub": (-ONE, other), "Mul": (other, ZERO)}[node.op]
+            right = reciprocal(importer, node, right, step="reciprocal")
+        scale, shift = {
+            "Add": (ONE, other),
+            "Sub": (-ONE, other),
+            "Mul": (other, ZERO),
+            "Div": (other, ZERO),
+        }[node.op]
         return [scaled_and_shifted(importer, node, right, scale, shift)]
     return fold(importer, node)
 
@@ -84,7 +92,9 @@ def read_neg(importer: Importer, node: OnnxNode) -> list[Value]:
 @reads("Relu", "Sigmoid", "Tanh")
 def read_activation(importer: Importer, node: OnnxNode) -> list[Value]:
     """The graph's own activations."""
-    value = importer.variable(node, 0)
+    value = importer.value(node, 0)
+    if not isinstance(value, Variable):
+        value = importer.standing(node, 0)
     return [importer.emit(node.op, (value,), node, batch=value.batch)]
 
 
@@ -205,20 +215,3 @@ def larger_of_constant(
     gap = importer.scale_shift(node, x, sign, -sign * level, step="gap")
     part = importer.emit("Relu", (gap,), node, batch=gap.batch, step="relu")
     return importer.scale_shift(node, part, sign, level)
-
-
-@reads("Softmax", "LogSoftmax")
-def read_softmax(importer: Importer, node: OnnxNode) -> list[Value]:
-    """Left out, and noted as the tail: it keeps the order of the classes."""
-    value = importer.variable(node, 0)
-    rank = len(value.shape)
-    axis = node.axis(node.integer("axis", -1 if node.opset >= 13 else 1), rank)
-    classes = value.shape[axis] if node.opset >= 13 else math.prod(value.shape[axis:])
-    if axis == 0 and value.batch and importer.free_batch:
-        importer.whole(node, value, "a softmax over axis 0")
-    if classes != math.prod(value.shape):
-        raise node.unsupported(
-            f"over axis {axis} of shape {value.shape}; only a softmax over the classes at the "
-            "output can be left out"
-        )
-    return [Variable(value.name, value.shape, value.batch, tail=node.op)]

@@ -32,6 +32,7 @@ FOLDS: dict[str, Callable[..., np.ndarray]] = {
     "Abs": np.abs,
     "Sqrt": np.sqrt,
     "Floor": np.floor,
+    "Sign": np.sign,
     "Ceil": np.ceil,
     "Reciprocal": np.reciprocal,
     "Equal": np.equal,
@@ -50,15 +51,9 @@ VARIADIC: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-@reads("Sqrt", "Floor", "Ceil", "Reciprocal", "Equal", "Less", "Greater", "Not", "And", "Or")
+@reads("Equal", "Less", "Greater", "Not", "And", "Or")
 def read_foldable(importer: Importer, node: OnnxNode) -> list[Value]:
     """Operators that are only known for constants."""
-    return fold(importer, node)
-
-
-@reads("Where")
-def read_where(importer: Importer, node: OnnxNode) -> list[Value]:
-    """A choice between constants."""
     return fold(importer, node)
 
 

@@ -47,8 +47,8 @@ class Variable:
 
     @property
     def inner(self) -> tuple[int, ...]:
-        """The shape in the graph, without batch axis."""
-        return self.shape[1:] if self.batch else self.shape
+        """The shape in the graph, without batch axis; a scalar is held as one entry there."""
+        return (self.shape[1:] if self.batch else self.shape) or (1,)
 
 
 Value = Variable | np.ndarray
@@ -83,6 +83,7 @@ class Importer:
         double: whether tensors of float64 may be about, so that a cast to float32 rounds.
         entries: of all constants so far.
         left_out: outputs that no reader provides (a Dropout's mask), and which node they are of.
+        tails: softmaxes that were left out, by the graph's node that stands for their output.
     """
 
     def __init__(
@@ -94,8 +95,10 @@ class Importer:
         self.double = double
         self.entries = 0
         self.left_out: dict[str, str] = {}
+        self.tails: dict[str, OnnxNode] = {}
+        self.input = Variable(input_name, shape, leads_with_batch(shape))
         self.builder = GraphBuilder(input_name, shape[1:] if batch else shape)
-        self.values: dict[str, Value] = {input_name: Variable(input_name, shape, batch)}
+        self.values: dict[str, Value] = {input_name: self.input}
 
     # What a reader asks of its inputs.
 
@@ -118,9 +121,10 @@ class Importer:
             )
         found = self.values[name]
         if isinstance(found, Variable) and found.tail is not None and not tail:
-            raise node.unsupported(
-                f"it reads the output of a {found.tail}, which is only supported at the very end"
-            )
+            from verify.readers.onnx_smooth import settled  # it imports this module
+
+            found = settled(self, node, found)
+            self.values[name] = found
         return found
 
     def variable(self, node: OnnxNode, position: int) -> Variable:
@@ -129,6 +133,21 @@ class Importer:
         if not isinstance(found, Variable):
             raise node.unsupported(f"input {position} ({node.inputs[position]!r}) is constant")
         return found
+
+    def standing(self, node: OnnxNode, position: int) -> Variable:
+        """A constant input as a node of the graph: 0·x + constant, for x any entry of the input.
+
+        So what is computed from it is bounded like anything else, in whatever order a machine
+        computes it.
+        """
+        constant = self.weights(node, position)
+        step = f"constant{position}"
+        size = int(prod(self.input.shape))
+        flat = self.viewed(node, self.input, (size,), batch=False, step=f"{step}/flat")
+        repeated = self.select(node, flat, 0, [0] * constant.numel(), step=f"{step}/repeat")
+        zeros = torch.zeros(constant.numel(), dtype=torch.float64)
+        level = self.scale_shift(node, repeated, zeros, constant.reshape(-1), step=step)
+        return self.reshape(node, level, tuple(constant.shape), step=f"{step}/shape")
 
     def constant(self, node: OnnxNode, position: int) -> np.ndarray:
         """An input that is known at load time."""
@@ -232,6 +251,8 @@ class Importer:
             shape=inner,
         )
         shape = self.builder.shape(added)
+        if shape == (1,) and all(v.shape == () for v in inputs):
+            shape = ()
         self.guard(node, shape)
         return Variable(added, (1, *shape) if batch else shape, batch)
 
@@ -246,11 +267,13 @@ class Importer:
         self, node: OnnxNode, value: Variable, shape: tuple[int, ...], *, batch: bool, step: str
     ) -> Variable:
         """The same entries in another shape, with or without batch axis as stated."""
-        inner = shape[1:] if batch else shape
+        inner = (shape[1:] if batch else shape) or (1,)
         if inner == value.inner:
             return replace(value, shape=shape, batch=batch)
         moved = self.emit("Reshape", (value,), node, batch=batch, inner=inner, step=step)
-        return replace(moved, tail=value.tail)
+        if value.tail is not None:
+            self.tails[moved.name] = self.tails[value.name]
+        return replace(moved, shape=shape, tail=value.tail)
 
     def whole(self, node: OnnxNode, value: Variable, what: str) -> Variable:
         """The tensor with its batch axis as an ordinary axis of length 1.

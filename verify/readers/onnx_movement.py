@@ -189,9 +189,8 @@ def read_concat(importer: Importer, node: OnnxNode) -> list[Value]:
         importer.guard(node, (*shape[:axis], max(total, 1), *shape[axis + 1 :]))
         return [np.concatenate(arrays, axis=axis)]
     importer.guard(node, shape)
-    source = next(v for v in values if isinstance(v, Variable))
     parts = [
-        v if isinstance(v, Variable) else standing(importer, node, source, position)
+        v if isinstance(v, Variable) else importer.standing(node, position)
         for position, v in enumerate(values)
         if v.shape[axis]
     ]
@@ -206,23 +205,6 @@ def read_concat(importer: Importer, node: OnnxNode) -> list[Value]:
         "Concat", tuple(parts), node, batch=batch, settings={"axis": (axis - batch,)}
     )
     return [importer.reshape(node, result, result.shape, step="batched")]
-
-
-def standing(importer: Importer, node: OnnxNode, source: Variable, position: int) -> Variable:
-    """A constant input as a node: 0·x + constant, for x any one entry of a variable, repeated."""
-    constant = importer.weights(node, position)
-    step = f"constant{position}"
-    flat = importer.viewed(node, source, (source_size(source),), batch=False, step=f"{step}/flat")
-    count = constant.numel()
-    repeated = importer.select(node, flat, 0, [0] * count, step=f"{step}/repeat")
-    zeros = torch.zeros(count, dtype=torch.float64)
-    level = importer.scale_shift(node, repeated, zeros, constant.reshape(-1), step=step)
-    return importer.reshape(node, level, tuple(constant.shape), step=f"{step}/shape")
-
-
-def source_size(source: Variable) -> int:
-    """Entries of a variable per sample."""
-    return int(np.prod(source.shape, dtype=np.int64))
 
 
 @reads("Expand")

@@ -145,6 +145,11 @@ def reduced(
     shape = tuple(
         1 if axis in axes else n for axis, n in enumerate(value.shape) if keep or axis not in axes
     )
+    if len(inner) == len(value.inner):
+        # All of it: a graph's node has at least one axis.
+        count = prod(value.inner)
+        value = importer.viewed(node, value, (1, count), batch=False, step="row")
+        inner = (1,)
     result = importer.emit(
         "Reduce",
         (value,),

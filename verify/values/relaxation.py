@@ -1,4 +1,4 @@
-"""Relaxation: two lines around an elementwise function."""
+"""Relaxation: two lines around a function of one entry, or two planes around one of two."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ class Relaxation:
         lower_source, upper_source: for functions of several inputs (max pooling), the flat index
             of the input entry that each line reads, shape (batch, *node); None for elementwise
             functions.
+        second: for functions of two inputs, the slopes in the second one (its offsets are None).
+        mixed: whether the slopes are matrices that only the operator's own rules can apply
+            (MatMul, Softmax); the offsets are per entry, as always.
     """
 
     lower_slope: Tensor
@@ -26,3 +29,5 @@ class Relaxation:
     upper_offset: Tensor | None
     lower_source: Tensor | None = None
     upper_source: Tensor | None = None
+    second: Relaxation | None = None
+    mixed: bool = False
