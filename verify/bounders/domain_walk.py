@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -162,9 +163,11 @@ class Walk:
                 op = lookup(node)
                 values[node.name] = op.forward(node, *(values[name] for name in node.inputs))
             elif node.name in self.others:
-                value = values[node.inputs[0]][:, None]
-                along = along_lines(frame.lines[node.name], self.others[node.name], value)
-                values[node.name] = along[:, 0]
+                rule = lookup(node).along
+                along = along_lines if rule is None else partial(rule, node)
+                given = [values[name][:, None] for name in node.inputs]
+                read = along(frame.lines[node.name], self.others[node.name], *given)
+                values[node.name] = read[:, 0]
             if node.name in sources:
                 layer = sources[node.name]
                 layer.of(found).copy_(layer.pick(values[node.name]))

@@ -135,20 +135,9 @@ def frame_of(
         tuple(layers),
         torch.cat(lower or empty).to(dtype),
         torch.cat(upper or empty).to(dtype),
-        {name: cast(line, dtype) for name, line in lines.items()},
+        {name: line.to(dtype) for name, line in lines.items()},
         torch.cat(bias or empty).to(dtype),
     )
-
-
-def cast(line: Relaxation, dtype: torch.dtype) -> Relaxation:
-    """The same lines in another dtype, rounded to nearest."""
-
-    def to(tensor: Tensor | None) -> Tensor | None:
-        if tensor is None:
-            return None
-        return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-    return Relaxation(*(to(getattr(line, part.name)) for part in fields(line)))  # type: ignore[arg-type]
 
 
 def bias_before(graph: Graph, name: str) -> Tensor:

@@ -247,8 +247,9 @@ def relax(node: Node, x: Bounds, alpha: Tensor | None) -> Relaxation:
         end = (cells.low, cells.high)[index][:, None]
         usable = cells.usable[:, None] & torch.isfinite(offset)
         slope = torch.where(usable, slope, 0.0)
-        sides += [slope, torch.where(usable, side * offset, end)]
-    return Relaxation(*sides)
+        sides.append((slope, torch.where(usable, side * offset, end)))
+    (low, low_offset), (high, high_offset) = sides
+    return Relaxation(low, low_offset, high, high_offset)
 
 
 def undecided(node: Node, x: Bounds) -> Tensor:

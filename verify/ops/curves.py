@@ -140,7 +140,8 @@ def density(z: Tensor) -> Tensor:
 
 def phi(z: Tensor) -> Tensor:
     """The normal distribution function, without cancellation for negative z."""
-    return torch.special.erfc(-z / math.sqrt(2)) / 2
+    tail: Tensor = torch.special.erfc(-z / math.sqrt(2))
+    return tail / 2
 
 
 curve(

@@ -93,6 +93,8 @@ def pull_back(node: Node, form: LinearForm, lines: Relaxation | None) -> tuple[L
 def along(node: Node, lines: Relaxation, coeff: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Each row's own plane: the lower one where the coefficient is positive."""
     assert lines.second is not None
+    assert lines.lower_offset is not None
+    assert lines.upper_offset is not None
     lower = x * lines.lower_slope + y * lines.second.lower_slope + lines.lower_offset
     upper = x * lines.upper_slope + y * lines.second.upper_slope + lines.upper_offset
     return torch.where(coeff > 0, lower, upper)

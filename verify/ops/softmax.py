@@ -96,8 +96,8 @@ def compute(x: Bounds) -> Planes:
     down = (x.lower[..., None, :] - x.upper[..., :, None]).masked_fill(own, 0.0)
     up = (x.upper[..., None, :] - x.lower[..., :, None]).masked_fill(own, 0.0)
     # The differences themselves are rounded; a little more on either side pays for it.
-    room = (x.magnitude()[..., None, :] + x.magnitude()[..., :, None]) * tiny
-    down, up = down - room, up + room
+    spare = (x.magnitude()[..., None, :] + x.magnitude()[..., :, None]) * tiny
+    down, up = down - spare, up + spare
     fits = up.amax(dim=-1) < LARGEST_EXPONENT[dtype]
     up = up.clamp(max=LARGEST_EXPONENT[dtype])
     down = torch.minimum(down, up)

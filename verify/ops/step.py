@@ -69,8 +69,10 @@ def step_lines(x: Bounds, low: Tensor, high: Tensor, jump: Tensor) -> Relaxation
             offset = rounded_up(gaps.amax(dim=0), scale)
             better = slope * middle + offset < flat
         better = better & (slope > 0) & (slope * run <= 4 * rise)
-        sides += [torch.where(better, slope, zero), torch.where(better, offset, flat)]
-    return Relaxation(*(side[:, None] for side in sides))
+        line = torch.where(better, slope, zero), torch.where(better, offset, flat)
+        sides.append((line[0][:, None], line[1][:, None]))
+    (lower, lower_offset), (upper, upper_offset) = sides
+    return Relaxation(lower, lower_offset, upper, upper_offset)
 
 
 def relax_sign(node: Node, x: Bounds, alpha: Tensor | None) -> Relaxation:
@@ -98,6 +100,8 @@ def rounding_lines(
     # Floor jumps at the value it reaches, ceil at the value it leaves.
     jump = high if below < 0 else low
     one = step_lines(x, low, high, jump.clamp(x.lower, x.upper))
+    assert one.lower_offset is not None
+    assert one.upper_offset is not None
     several = (high - low > 1)[:, None]
     reach = x.magnitude()[:, None]
     slack = rounded_up(torch.zeros_like(reach), 1 + reach)

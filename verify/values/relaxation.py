@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -31,3 +32,20 @@ class Relaxation:
     upper_source: Tensor | None = None
     second: Relaxation | None = None
     mixed: bool = False
+
+    def to(self, dtype: torch.dtype) -> Relaxation:
+        """The same lines in another dtype, rounded to nearest: for searches, not for proofs."""
+
+        def cast(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.to(dtype)
+
+        return Relaxation(
+            self.lower_slope.to(dtype),
+            cast(self.lower_offset),
+            self.upper_slope.to(dtype),
+            cast(self.upper_offset),
+            self.lower_source,
+            self.upper_source,
+            None if self.second is None else self.second.to(dtype),
+            self.mixed,
+        )
