@@ -128,14 +128,14 @@ def recipes(seeds: int) -> list[Recipe]:
     return [Recipe(kind, eps, seed) for seed in range(seeds) for kind, eps in kinds]
 
 
-def pool_of(network: Network, shape: tuple[int, ...], seed: int) -> Pool:
-    """Held-out digits under each kind of change, with all that the study asks of each."""
+def pool_of(network: Network, shape: tuple[int, ...], seed: int, images: int) -> Pool:
+    """`images` held-out digits under each kind of change, with all that the study asks of each."""
     _, held = load_splits()
-    clean = torch.from_numpy(held.x).reshape(-1, 1, 8, 8)
+    clean = torch.from_numpy(held.x[:images]).reshape(-1, 1, 8, 8)
     generator = torch.Generator().manual_seed(seed)
     changed = [change.apply(clean, generator).clamp(0, 1) for change in KINDS.values()]
     x = torch.cat(changed).reshape(-1, *shape)
-    labels = torch.from_numpy(held.y).repeat(len(KINDS))
+    labels = torch.from_numpy(held.y[:images]).repeat(len(KINDS))
     graph = network.graph.to(torch.float32)
     with torch.no_grad():
         predicted = run(graph, x).argmax(dim=1)

@@ -25,6 +25,7 @@ import argparse
 import dataclasses
 import json
 import multiprocessing
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -46,9 +47,9 @@ OUTCOMES = ("faults", "kinds", "attacked", "fragility")
 ANY_SIZE = "faults, any size"
 COLUMNS = (*OUTCOMES, ANY_SIZE)
 POOLS = ("clean", "mixed")
-SIZES = (30, 90, 270)
+SIZES = (20, 40, 80)
 DRAWS = 1000
-CHOSEN = 60
+CHOSEN = 40
 REPEATS = 6
 assert set(ORDER) == {*TICKED, *JOINT}
 
@@ -290,23 +291,31 @@ def as_data(found: list[Correlation], chosen: list[Selection]) -> dict[str, obje
     }
 
 
-def of_net(
-    sets: int, numbered: tuple[int, Recipe]
-) -> tuple[str, list[Correlation], list[Selection]]:
-    """Everything about one net, and a line on what it is like."""
+OfNet = tuple[str, list[Correlation], list[Selection]]
+
+
+def of_net(options: argparse.Namespace, numbered: tuple[int, Recipe]) -> OfNet:
+    """Everything about one net, and a line on what it is like; read back where it is there."""
     seed, recipe = numbered
     torch.set_num_threads(1)
-    pool = pool_of(recipe.trained(), recipe.shape, seed)
+    kept = options.parts / f"{recipe.name}.pickle" if options.parts else None
+    if kept is not None and kept.exists():
+        done: OfNet = pickle.loads(kept.read_bytes())
+        return done
+    pool = pool_of(recipe.trained(), recipe.shape, seed, options.images)
     found = []
     for kind in POOLS:
-        found += correlations(recipe.name, pool, kind, sets, seed)
+        found += correlations(recipe.name, pool, kind, options.sets, seed)
     clean = pool.kind == 0
     line = (
         f"{recipe.name}: wrong {pool.wrong[clean].mean():.1%} of clean, {pool.wrong.mean():.1%} of "
         f"all; mean certified radius {pool.radius[clean].mean():.4f} clean, "
         f"{pool.radius.mean():.4f} all"
     )
-    return line, found, selections(recipe.name, pool, seed)
+    result = (line, found, selections(recipe.name, pool, seed))
+    if kept is not None:
+        kept.write_bytes(pickle.dumps(result))
+    return result
 
 
 def main() -> None:
@@ -314,6 +323,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sets", type=int, default=60, help="of each size")
+    parser.add_argument("--images", type=int, default=360, help="held-out digits in the pool")
+    parser.add_argument("--parts", type=Path, help="folder that keeps each net's results")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--workers", type=int, default=2, help="processes, one net each")
@@ -324,7 +335,7 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, mp_context=context) as workers:
         for line, more, picks in workers.map(
-            partial(of_net, options.sets), enumerate(recipes(options.seeds))
+            partial(of_net, options), enumerate(recipes(options.seeds))
         ):
             console.print(line)
             found += more

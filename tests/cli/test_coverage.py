@@ -121,6 +121,9 @@ def test_generated_inputs_and_a_second_test_set(tmp_path: Path, verify: Run) -> 
         (("--plot", "x.txt"), "--plot is x.txt"),
         (("--save", "x.txt"), "--save is x.txt"),
         (("--layers", "v1", "--criteria", "ssc"), "two layers"),
+        (("--ratio", "0.5", "--criteria", "vsc"), "at least 1"),
+        (("--buckets", "0", "--criteria", "dsc"), "at least 1"),
+        (("--important", "0", "--criteria", "idc"), "at least 1"),
     ],
 )
 def test_bad_input_is_one_line(verify: Run, options: tuple[str, ...], said: str) -> None:
@@ -128,6 +131,30 @@ def test_bad_input_is_one_line(verify: Run, options: tuple[str, ...], said: str)
     assert done.code == 2
     assert said in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+def test_nodes_go_by_their_onnx_names(verify: Run) -> None:
+    """A node's own name, or its output's, for activations and for what is not one."""
+    rows = []
+    for layers in ("relu5,gemm8", "v5,logits"):
+        done = verify(
+            *(
+                "coverage",
+                CONV,
+                "--limit",
+                20,
+                "--criteria",
+                "nc",
+                "--layers",
+                layers,
+                "--json",
+                "-",
+            )
+        )
+        assert done.code == 0, done.err
+        rows.append([(row["layer"], row["covered"]) for row in done.record["results"]])
+    assert rows[0] == rows[1]
+    assert [layer for layer, _ in rows[0]] == ["v5", "logits"]
 
 
 def test_a_tap_reads_what_the_graph_computes() -> None:

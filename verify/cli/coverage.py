@@ -28,7 +28,7 @@ class CoverageOptions:
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Names of layers, as `verify info` shows them. Default: all activations.",
+            help="ONNX names of nodes or of their outputs. Default: all activations.",
             show_default=False,
             rich_help_panel=CRITERIA_PANEL,
         ),
@@ -80,6 +80,15 @@ class CoverageOptions:
             rich_help_panel=CRITERIA_PANEL,
         ),
     ] = 0.0
+    ratio: Annotated[
+        float, typer.Option(help="Of vsc: how far a value moves.", rich_help_panel=CRITERIA_PANEL)
+    ] = 2.0
+    buckets: Annotated[
+        int, typer.Option(help="Sections of lsc and dsc.", rich_help_panel=CRITERIA_PANEL)
+    ] = 100
+    important: Annotated[
+        int, typer.Option(help="Neurons of idc.", rich_help_panel=CRITERIA_PANEL)
+    ] = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,10 @@ from verify.coverage.records import CoverageRecord
 from verify.coverage.reference import Reference
 from verify.coverage.registry import CoverageSettings, Criterion, criterion_named
 from verify.errors import SettingError
+from verify.network import NormalisedJudge
 from verify.report.plots import FORMATS
 from verify.report.writers import write_whole
+from verify.runtime import Runtime
 
 MISCLASSIFIED = 1
 
@@ -45,14 +47,21 @@ def cover(
     """
     criteria = [criterion_named(name) for name in count.criteria.lower().split(",")]
     settings = CoverageSettings(
-        count.threshold, count.scaled, count.sections, count.top, count.deviations
+        count.threshold,
+        count.scaled,
+        count.sections,
+        count.top,
+        count.deviations,
+        count.ratio,
+        count.buckets,
+        count.important,
     )
     mutations = Mutations(beyond.noise, beyond.brightness, beyond.shift, beyond.rotation)
     check_places(beyond)
     session = open_session(model, data, 0.0)
     show.say(session.notes)
     graph = session.network.graph.to(torch.float32)
-    names = None if count.layers is None else [n.strip() for n in count.layers.split(",")]
+    names = None if count.layers is None else outputs_of(session, count.layers)
     layers = layers_of(graph, names, channels=not count.positions)
     training, tested, note = split(session, data, count, criteria)
     reference = Reference(graph, training, layers)
@@ -94,6 +103,21 @@ def cover(
         draw(beyond.plot, rows, found, model)
         show.say([f"drawn: {beyond.plot}"])
     return MISCLASSIFIED if made_up is not None and bool(made_up.wrong.any()) else 0
+
+
+def outputs_of(session: Session, listed: str) -> list[str]:
+    """The tensors that are named, by their own names or by those of the ONNX nodes they leave."""
+    import onnx
+
+    names = [name.strip() for name in listed.split(",")]
+    judge = session.network.judge
+    inner = judge.judge if isinstance(judge, NormalisedJudge) else judge
+    if not isinstance(inner, Runtime):
+        return names
+    nodes = onnx.load_from_string(inner.model.data).graph.node
+    tensors = {output for node in nodes for output in node.output}
+    leaves = {node.name: node.output[0] for node in nodes if node.name and node.output}
+    return [name if name in tensors else leaves.get(name, name) for name in names]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
