@@ -264,25 +264,35 @@ class Pass:
         error = error + gamma(here.shape[2] + FUSED, UNIT) * sizes
         return source, const + paid, error
 
-    def tighten(self, name: str, hints: Hints, entries: np.ndarray, sign: float) -> None:
+    def tighten(
+        self,
+        name: str,
+        hints: Hints,
+        wanted: np.ndarray,
+        sign: float,
+        entries: np.ndarray | None = None,
+    ) -> None:
         """Rows for some entries of a value: sign +1 raises lower bounds, -1 lowers upper ones.
 
         Args:
             name: of the value, whose interval bounds are known.
             hints: with slopes for these rows.
-            entries: indices, shape (row,), the same for all boxes.
+            wanted: which entries each box wants, (box, entries).
             sign: +1 or -1.
+            entries: the rows' entries in the order of the slopes; by default all that are wanted.
         """
         x = self.values[name]
         boxes, size = x.lower.shape
-        at_once = max(1, ROWS // max(1, boxes * max(self.widest(), 1)))
+        if entries is None:
+            entries = wanted.any(axis=0).nonzero()[0]
+        at_once = max(1, ROWS // max(1, boxes * self.widest()))
         for first in range(0, len(entries), at_once):
             part = entries[first : first + at_once]
             rows = np.zeros((boxes, len(part), size))
             rows[:, np.arange(len(part)), part] = sign
             zeros = np.zeros((boxes, len(part)))
             chosen = Hints({n: cut(a, first, at_once) for n, a in hints.alpha.items()})
-            found = self.least(name, rows, zeros, zeros, chosen)
+            found = np.where(wanted[:, part], self.least(name, rows, zeros, zeros, chosen), -np.inf)
             if sign > 0:
                 x.lower[:, part] = np.maximum(x.lower[:, part], found)
             else:
@@ -340,14 +350,15 @@ def crown(
         if name not in readers:
             continue
         x = done.values[name]
-        # The side that is nearer to settling the sign first: what it settles needs no other.
-        above = x.lower.mean(axis=0) + x.upper.mean(axis=0) > 0
-        for side in (above, ~above):
-            for sign, chosen in ((1.0, side), (-1.0, ~side)):
-                open_ = ((x.lower < 0) & (x.upper > 0)).any(axis=0) | (name in every)
-                entries = (open_ & chosen).nonzero()[0]
-                if len(entries) and name not in attained:
-                    done.tighten(name, Hints(), entries, sign)
+        # The side that is nearer to settling the sign first: what it settles needs no other. Each
+        # box takes what it needs itself, so that its bounds do not depend on its company.
+        above = x.lower + x.upper > 0
+        for side in (above, ~above) if name not in attained else ():
+            open_ = ((x.lower < 0) & (x.upper > 0)) | (name in every)
+            done.tighten(name, Hints(), open_ & side, 1.0)
+            done.tighten(name, Hints(), open_ & ~side, -1.0)
         for entries, sign, hints in (tightened or {}).get(name, []):
-            done.tighten(name, hints, entries, sign)
+            wanted = np.zeros(x.lower.shape, dtype=bool)
+            wanted[:, entries] = True
+            done.tighten(name, hints, wanted, sign, entries)
     return done
