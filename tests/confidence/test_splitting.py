@@ -11,7 +11,7 @@ from attacks.confidence import QUANTITIES
 from tests.nets import conv_net, dense_net
 from verify.bounders.crown import Crown
 from verify.bounders.interval import Interval
-from verify.confidence import certify_scores, splitting
+from verify.confidence import BY_PART, certify_scores, splitting
 from verify.confidence.certifying import scores_of
 from verify.confidence.differences import Differences
 from verify.confidence.joint import boxed, ranges
@@ -19,12 +19,14 @@ from verify.confidence.reach import Reach
 from verify.confidence.scores import Scores
 from verify.confidence.splitting import halves, relu_sources, split_scores
 from verify.errors import InternalError
+from verify.protocols import Bounder
 from verify.traverse import run
 from verify.values.bounds import Bounds
 from verify.values.budget import Budget
 from verify.values.question import Question, question
 
 GRAPH = dense_net(11, (3, 10, 8, 4))
+PLAIN = Crown()
 
 
 def asked(eps: float = 0.4) -> Question:
@@ -52,17 +54,27 @@ def outside(found: object, of: Question) -> int:
     return total
 
 
-def split(of: Question, rounds: int, budget: Budget = Budget()) -> object:
-    whole = certify_scores(GRAPH, of, Crown()).scores
-    return split_scores(GRAPH, of, Crown(), whole, temperature=1.0, rounds=rounds, budget=budget)
+def split(of: Question, rounds: int, budget: Budget = Budget(), bounder: Bounder = PLAIN) -> object:
+    whole = certify_scores(GRAPH, of, Crown())
+    return split_scores(
+        GRAPH,
+        of,
+        bounder,
+        whole.scores,
+        temperature=1.0,
+        rounds=rounds,
+        budget=budget,
+        neurons=whole.neurons,
+    )
 
 
-def test_sampled_values_lie_inside_and_the_ranges_shrink() -> None:
+@pytest.mark.parametrize("bounder", [Crown(), BY_PART])
+def test_sampled_values_lie_inside_and_the_ranges_shrink(bounder: Bounder) -> None:
     """With every round, on every score; and by a good part on the confidence."""
     of = asked()
     widths = []
     for rounds in (0, 2, 5):
-        found = split(of, rounds)
+        found = split(of, rounds, bounder=bounder)
         assert outside(found, of) == 0
         widths.append(torch.stack([b.upper - b.lower for b in found.named().values()]))
     for before, after in zip(widths, widths[1:], strict=False):
@@ -70,7 +82,10 @@ def test_sampled_values_lie_inside_and_the_ranges_shrink() -> None:
     assert widths[-1][0].mean() < 0.9 * widths[0][0].mean()
 
 
-def test_a_half_that_is_forgotten_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bounder", [Crown(), BY_PART])
+def test_a_half_that_is_forgotten_would_be_noticed(
+    monkeypatch: pytest.MonkeyPatch, bounder: Bounder
+) -> None:
     """With the lower half of each split taken for the upper one, samples fall outside."""
 
     def wrong(*arguments: object) -> object:
@@ -80,7 +95,7 @@ def test_a_half_that_is_forgotten_would_be_noticed(monkeypatch: pytest.MonkeyPat
         return {name: bounds.take(first) for name, bounds in signs.items()}
 
     monkeypatch.setattr(splitting, "halves", wrong)
-    assert outside(split(asked(), 5), asked()) > 0
+    assert outside(split(asked(), 5, bounder=bounder), asked()) > 0
 
 
 def test_halves_cover_their_part() -> None:

@@ -72,7 +72,8 @@ class ConfidenceOptions:
         int,
         typer.Option(
             help="Rounds of splitting Relu signs per input, which tighten what is certified: 4 "
-            "cost about a second for a small dense network. Dense networks only.",
+            "cost one to five seconds for a small network of dense layers, convolutions, Relus and "
+            "max pooling; other networks stay as they are.",
             rich_help_panel=PANEL,
         ),
     ] = 0
