@@ -13,10 +13,20 @@ import pytest
 from tests.check.models import box_property, dense_bytes, runs
 from tests.readers.onnx_models import model
 from verify.certificates.proving import NoCertificate, certificate, claim
-from verify.certificates.tree import Branch, InputSplit, Proof, ReluSplit, Tightening
+from verify.certificates.tree import (
+    Branch,
+    CaseProof,
+    InputSplit,
+    Part,
+    Proof,
+    ReluSplit,
+    Tightening,
+    whole,
+)
 from verify.certificates.writing import certificate_bytes
 from verify.check.__main__ import check, main
 from verify.check.certificate import MAGIC, read_certificate
+from verify.check.hints import names_of, read_slopes
 from verify.check.network import read_network
 from verify.check.onnx_bytes import read_model
 from verify.check.refusal import Refusal
@@ -48,7 +58,7 @@ def proof() -> bytes:
 def test_a_true_property_gets_an_accepted_certificate(proof: bytes) -> None:
     """With a tree of more than one leaf, so that the tree is checked too."""
     assert "for every float32 execution" in check(proof, MODEL, TRUE)
-    assert len(read_certificate(proof).arrays["0/kind"]) > 3
+    assert len(read_certificate(proof).arrays["0.0/kind"]) > 3
 
 
 def test_a_false_property_gets_none() -> None:
@@ -111,10 +121,6 @@ def test_random_trees_and_hints_never_prove_what_is_false(seed: int) -> None:
         if below:
             betas = tuple(np.abs(rng.normal(0, 3, path)).tolist())
             branch.proofs.append(Proof(0, 0, slopes, betas))
-            if not anchored:
-                entries = rng.integers(0, 6, 3)
-                own = {"a0": rng.random((3, 6))}
-                branch.tightenings.append(Tightening("a1", entries, 1, own))
         more = path + int(isinstance(branch.split, ReluSplit))
         for child in (branch.first, branch.second):
             if child is not None:
@@ -123,7 +129,10 @@ def test_random_trees_and_hints_never_prove_what_is_false(seed: int) -> None:
     for _ in range(10):
         tree = grown(3, False)
         hinted(tree, 0, False)
-        data = certificate_bytes(MODEL, FALSE, [tree])
+        written = whole(1, tree)
+        own = {"a0": rng.random((3, 6))}
+        written.tightenings.append(Tightening("a1", rng.integers(0, 6, 3), 1, own))
+        data = certificate_bytes(MODEL, FALSE, [written])
         with pytest.raises(Refusal, match="not proved|outside its box"):
             check(data, MODEL, FALSE)
 
@@ -152,15 +161,17 @@ def test_splits_of_relus_with_multipliers_prove_what_no_slopes_prove() -> None:
     twin = twin_bytes()
     prop = box_property(np.array([-1.0]), np.array([1.0]), ["(<= Y_0 -0.25)"], 1).encode()
     with pytest.raises(Refusal, match="not proved"):
-        check(certificate_bytes(twin, prop, [Branch()]), twin, prop)
+        check(certificate_bytes(twin, prop, [whole(1, Branch())]), twin, prop)
     for share in (0.0, 0.5, 1.0):
         root = Branch(proofs=[Proof(0, 0, {"a": np.full((1, 2), share)})])
         with pytest.raises(Refusal, match="not proved"):
-            check(certificate_bytes(twin, prop, [root]), twin, prop)
-    assert "4 leaves" in check(certificate_bytes(twin, prop, [twin_tree(1.0)]), twin, prop)
+            check(certificate_bytes(twin, prop, [whole(1, root)]), twin, prop)
+    assert "4 leaves" in check(
+        certificate_bytes(twin, prop, [whole(1, twin_tree(1.0))]), twin, prop
+    )
     for wrong in (0.0, 2.5, -1.0, float("nan")):
         with pytest.raises(Refusal, match="not proved"):
-            check(certificate_bytes(twin, prop, [twin_tree(wrong)]), twin, prop)
+            check(certificate_bytes(twin, prop, [whole(1, twin_tree(wrong))]), twin, prop)
 
 
 @pytest.mark.parametrize(
@@ -188,20 +199,36 @@ def test_a_header_that_is_off_is_refused(proof: bytes, change, message: str) -> 
         check(data, MODEL, TRUE)
 
 
+def test_every_clause_needs_a_part() -> None:
+    """A part that leaves a clause out, or names one too many, proves nothing of the rest."""
+    two = [f"(<= Y_0 {LEAST - 9!r})", f"(<= Y_1 {LEAST - 99!r})"]
+    prop = box_property(LOW, HIGH, two, 3).encode()
+    both = [Part([0], Branch()), Part([1], Branch())]
+    assert "2 leaves" in check(certificate_bytes(MODEL, prop, [CaseProof(both)]), MODEL, prop)
+    for parts, message in ((both[:1], "proves clause 1"), ([], "proves clause 0")):
+        with pytest.raises(Refusal, match=message):
+            check(certificate_bytes(MODEL, prop, [CaseProof(parts)]), MODEL, prop)
+    for clause in (2, -1):
+        wrong = [*both, Part([clause], Branch())]
+        with pytest.raises(Refusal, match="does not have"):
+            check(certificate_bytes(MODEL, prop, [CaseProof(wrong)]), MODEL, prop)
+
+
 @pytest.mark.parametrize("kind", [[], [1, 0], [1, 0, 0, 0], [3], [2, 1, 0, 0, 0], [1] * 50])
 def test_a_tree_that_is_not_whole_is_refused(kind: list[int]) -> None:
     """Children that are missing or too many, unknown kinds, an input split below a Relu."""
-    data = certificate_bytes(MODEL, TRUE, [Branch()])
+    data = certificate_bytes(MODEL, TRUE, [whole(1, Branch())])
     cert = read_certificate(data)
     arrays = {
-        "0/kind": np.array(kind, np.uint8),
-        "0/place": np.zeros(len(kind), np.int32),
-        "0/relu": np.zeros(len(kind), np.int16),
-        "0/value": np.zeros(len(kind)),
+        "0.0/kind": np.array(kind, np.uint8),
+        "0.0/place": np.zeros(len(kind), np.int32),
+        "0.0/relu": np.zeros(len(kind), np.int16),
+        "0.0/value": np.zeros(len(kind)),
     }
     changed = type(cert)(cert.model, cert.property, False, ["a0"], arrays)
+    slopes = read_slopes(changed, 0, names_of(changed, read_network(read_model(MODEL))))
     with pytest.raises(Refusal, match="whole|after its end|of kind|below a Relu"):
-        read_tree(changed, 0, read_network(read_model(MODEL)))
+        read_tree(changed, "0.0/", slopes)
 
 
 def test_the_command_line_says_what_came_of_it(

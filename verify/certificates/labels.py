@@ -16,7 +16,7 @@ from verify.bounders.memo import SPEC, Kept, Memo, flat_rows
 from verify.bounders.slopes import Ascent
 from verify.certificates.property_text import label_property
 from verify.certificates.proving import Claim, NoCertificate, certificate, claim, rooted
-from verify.certificates.tree import Branch, Slopes, Tightening
+from verify.certificates.tree import CaseProof, Slopes, Tightening
 from verify.graph.ir import Graph
 from verify.problem import Problem
 from verify.values.budget import Budget, OutOfTime
@@ -64,7 +64,7 @@ def certify_label(
     text = label_property(region.lower, region.upper, label, graph.output.size, about)
     known = claim(model, text.encode())
 
-    def suggest(number: int) -> Branch | None:
+    def suggest(number: int) -> CaseProof | None:
         assert number == 0
         return optimised(graph, known, asked, region, budget)
 
@@ -73,10 +73,10 @@ def certify_label(
 
 def optimised(
     graph: Graph, known: Claim, asked: Question, region: Box, budget: Budget
-) -> Branch | None:
+) -> CaseProof | None:
     """One leaf with slopes of the alpha-CROWN method, if plain bounds do not do."""
     plain = rooted(known.network, known.cases[0], [], {}, real=False)
-    if not plain.proofs:
+    if not plain.parts[0].tree.proofs:
         return plain
     memo = Memo(1, ROOM)
     memo.turn(torch.zeros(1, dtype=torch.long))

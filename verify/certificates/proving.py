@@ -12,7 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from verify.certificates.tree import Branch, InputSplit, Proof, Slopes, Tightening
+from verify.certificates.tree import (
+    Branch,
+    CaseProof,
+    InputSplit,
+    Part,
+    Proof,
+    Slopes,
+    Tightening,
+    whole,
+)
 from verify.certificates.writing import certificate_bytes
 from verify.check.__main__ import check
 from verify.check.bounds import Hints, Pass, crown
@@ -51,8 +60,8 @@ class NoCertificate(Exception):
     """A verdict that the checker cannot be shown; the message says why."""
 
 
-Suggest = Callable[[int], Branch | None]
-"""A search's tree for one case, or None."""
+Suggest = Callable[[int], CaseProof | None]
+"""What a search knows of one case, or None."""
 
 
 def claim(model: bytes, prop: bytes) -> Claim:
@@ -80,22 +89,23 @@ def certificate(
         suggest: trees to start from; without them, plain bounds and splits of inputs are tried.
         real: whether the claim is about real arithmetic only.
     """
-    trees = []
+    cases = []
     for number, case in enumerate(about.cases):
-        tree = (suggest(number) if suggest else None) or Branch()
+        found = (suggest(number) if suggest else None) or whole(len(case.clauses), Branch())
         try:
-            mend(about.network, case, tree, budget, real=real)
+            for part in found.parts:
+                mend(about.network, case, part, budget, real=real)
         except OutOfTime:
             raise NoCertificate("the time for the certificate is over") from None
         except Refusal as refusal:
             raise NoCertificate(f"the checker refuses it: {refusal}") from refusal
-        trees.append(tree)
-    found = certificate_bytes(about.model, about.prop, trees, real=real)
+        cases.append(found)
+    data = certificate_bytes(about.model, about.prop, cases, real=real)
     try:
-        check(found, about.model, about.prop)
+        check(data, about.model, about.prop)
     except Refusal as refusal:
         raise NoCertificate(f"the checker's bounds do not prove it: {refusal}") from refusal
-    return found
+    return data
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,20 +117,20 @@ class Open:
     upper: Array
 
 
-def mend(network: Network, case: Case, tree: Branch, budget: Budget, *, real: bool) -> None:
-    """Split the tree's plain leaves until the checker's bounds prove them all.
+def mend(network: Network, case: Case, part: Part, budget: Budget, *, real: bool) -> None:
+    """Split a tree's plain leaves until the checker's bounds prove its clauses at all of them.
 
     Branches below which Relus are split, or that carry hints, are left to the checker as they are.
     """
     goal = goal_of(case, network.size(network.output_name))
-    waiting = [Open(tree, hull(case.lower, -1), hull(case.upper, 1))]
+    waiting = [Open(part.tree, hull(case.lower, -1), hull(case.upper, 1))]
     span = np.maximum(waiting[0].upper - waiting[0].lower, 1e-300)
     varying = int((waiting[0].upper > waiting[0].lower).sum())
     while waiting:
         budget.check()
-        part, waiting = waiting[-AT_ONCE:], waiting[:-AT_ONCE]
+        some, waiting = waiting[-AT_ONCE:], waiting[:-AT_ONCE]
         leaves = []
-        for item in part:
+        for item in some:
             if isinstance(item.branch.split, InputSplit):
                 waiting += halves(item)
             elif item.branch.split is None and not item.branch.proofs:
@@ -130,7 +140,7 @@ def mend(network: Network, case: Case, tree: Branch, budget: Budget, *, real: bo
         lower = np.stack([item.lower for item in leaves])
         upper = np.stack([item.upper for item in leaves])
         done = crown(network, lower, upper, real=real)
-        proved = goal.proved(margins(done, goal))
+        proved = goal.proved(margins(done, goal))[:, part.clauses]
         for item, closed in zip(leaves, [bool(row.all()) for row in proved], strict=True):
             if closed:
                 continue
@@ -173,7 +183,7 @@ def rooted(
     rows: Slopes,
     *,
     real: bool,
-) -> Branch:
+) -> CaseProof:
     """A tree of one leaf with optimised slopes, for what its plain bounds do not prove.
 
     Args:
@@ -188,17 +198,18 @@ def rooted(
     done = crown(network, lower, upper, real=real)
     open_ = ~goal.proved(margins(done, goal))[0]
     branch = Branch()
+    written = whole(goal.count, branch)
     if not open_.any():
-        return branch
+        return written
     found = with_slopes(done, goal, rows)
     if not proved_by(goal, found, open_):
-        branch.tightenings = tightenings
+        written.tightenings = tightenings
     for clause in open_.nonzero()[0].tolist():
         mine = (goal.clause == clause).nonzero()[0]
         best = int(found[mine].argmax())
         slopes = {name: alpha[mine[best] : mine[best] + 1] for name, alpha in rows.items()}
         branch.proofs.append(Proof(clause, best, slopes))
-    return branch
+    return written
 
 
 def with_slopes(done: Pass, goal: Goal, rows: Slopes) -> Array:

@@ -45,7 +45,7 @@ class Proof:
 
 @dataclass(frozen=True, eq=False)
 class Tightening:
-    """Rows that tighten the input of a Relu, or of a maximum, below a node.
+    """Rows that tighten the input of a Relu, or of a maximum, over the whole box of a case.
 
     Attributes:
         relu: the name of the Relu or maximum.
@@ -68,7 +68,6 @@ class Branch:
     first: Branch | None = None
     second: Branch | None = None
     proofs: list[Proof] = field(default_factory=list)
-    tightenings: list[Tightening] = field(default_factory=list)
 
     def cut(self, split: InputSplit | ReluSplit) -> tuple[Branch, Branch]:
         """Split the node; returns the children: below and above, or <= 0 and >= 0."""
@@ -84,3 +83,24 @@ class Branch:
             if node.first is not None and node.second is not None:
                 waiting += [node.second, node.first]
         return found
+
+
+@dataclass(eq=False)
+class Part:
+    """A tree that proves some clauses of a case."""
+
+    clauses: list[int]
+    tree: Branch
+
+
+@dataclass(eq=False)
+class CaseProof:
+    """Everything that is written down about one case."""
+
+    parts: list[Part]
+    tightenings: list[Tightening] = field(default_factory=list)
+
+
+def whole(clauses: int, tree: Branch) -> CaseProof:
+    """One tree for all clauses of a case."""
+    return CaseProof([Part(list(range(clauses)), tree)])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from verify.certificates.tree import Branch, InputSplit, ReluSplit, Slopes
+from verify.certificates.tree import Branch, CaseProof, InputSplit, ReluSplit, Slopes
 from verify.check.certificate import MAGIC
 from verify.check.onnx_bytes import unpacked
 
@@ -18,20 +18,19 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def certificate_bytes(
-    model: bytes, prop: bytes, trees: Sequence[Branch], *, real: bool = False
+    model: bytes, prop: bytes, cases: Sequence[CaseProof], *, real: bool = False
 ) -> bytes:
-    """The file that claims a property of a model, with one tree for each case of the property.
+    """The file that claims a property of a model, with a proof for each case of the property.
 
     Args:
         model, prop: the files' bytes, packed or not.
-        trees: in the order of the property's boxes.
+        cases: in the order of the property's boxes.
         real: whether the claim is about real arithmetic only.
     """
-    relus = relus_of(trees)
+    relus = relus_of(cases)
     arrays: Arrays = {}
-    for number, tree in enumerate(trees):
-        own = arrays_of(tree, relus)
-        arrays.update({f"{number}/{name}": array for name, array in own.items()})
+    for number, case in enumerate(cases):
+        arrays.update(case_arrays(number, case, relus))
     header = {
         "model": hashlib.sha256(unpacked(model)).hexdigest(),
         "property": hashlib.sha256(unpacked(prop)).hexdigest(),
@@ -44,55 +43,68 @@ def certificate_bytes(
     return MAGIC + len(text).to_bytes(8, "little") + text + zlib.compress(blob)
 
 
-def relus_of(trees: Sequence[Branch]) -> list[str]:
+def relus_of(cases: Sequence[CaseProof]) -> list[str]:
     """All Relus that splits, slopes or tightenings name, sorted."""
     found: set[str] = set()
-    for tree in trees:
-        for node in tree.preorder():
-            if isinstance(node.split, ReluSplit):
-                found.add(node.split.relu)
-            for proof in node.proofs:
-                found.update(proof.slopes)
-            for rows in node.tightenings:
-                found.update((rows.relu, *rows.slopes))
+    for case in cases:
+        for rows in case.tightenings:
+            found.update((rows.relu, *rows.slopes))
+        for part in case.parts:
+            for node in part.tree.preorder():
+                if isinstance(node.split, ReluSplit):
+                    found.add(node.split.relu)
+                for proof in node.proofs:
+                    found.update(proof.slopes)
     return sorted(found)
 
 
-def arrays_of(tree: Branch, relus: list[str]) -> Arrays:
-    """The arrays of one tree."""
-    nodes = tree.preorder()
-    number = {name: i for i, name in enumerate(relus)}
+def case_arrays(number: int, case: CaseProof, relus: list[str]) -> Arrays:
+    """The arrays of one case."""
+    index = {name: i for i, name in enumerate(relus)}
+    nodes = [part.tree.preorder() for part in case.parts]
+    tight: list[tuple[int, int, int]] = []
+    tight_slopes: list[Slopes] = []
+    for rows in case.tightenings:
+        for k, entry in enumerate(rows.entries.tolist()):
+            tight.append((index[rows.relu], entry, rows.sign))
+            tight_slopes.append({name: a[k] for name, a in rows.slopes.items()})
+    proof_slopes = [
+        [{name: a[0] for name, a in proof.slopes.items()} for node in own for proof in node.proofs]
+        for own in nodes
+    ]
+    columns = columns_of([*tight_slopes, *(s for part in proof_slopes for s in part)], index)
+    arrays: Arrays = {}
+    if len(columns):
+        arrays[f"{number}/columns"] = columns
+    if tight:
+        arrays[f"{number}/tight"] = np.array(tight, np.int32)
+        arrays[f"{number}/tight_alpha"] = packed(tight_slopes, columns, relus)
+    for k, (part, own, slopes) in enumerate(zip(case.parts, nodes, proof_slopes, strict=True)):
+        found = tree_arrays(own, index)
+        found["clauses"] = np.array(part.clauses, np.int32)
+        if slopes:
+            found["proof_alpha"] = packed(slopes, columns, relus)
+        arrays.update({f"{number}.{k}/{name}": array for name, array in found.items()})
+    return arrays
+
+
+def tree_arrays(nodes: list[Branch], index: dict[str, int]) -> Arrays:
+    """The splits and proofs of one tree in preorder."""
     kind, place = np.zeros(len(nodes), np.uint8), np.full(len(nodes), -1, np.int32)
     relu, value = np.full(len(nodes), -1, np.int16), np.zeros(len(nodes))
+    proofs: list[tuple[int, int, int]] = []
+    betas: list[float] = []
     for i, node in enumerate(nodes):
         if isinstance(node.split, InputSplit):
             kind[i], place[i], value[i] = 1, node.split.axis, node.split.value
         elif isinstance(node.split, ReluSplit):
-            kind[i], place[i], relu[i] = 2, node.split.neuron, number[node.split.relu]
-    tight: list[tuple[int, int, int, int]] = []
-    tight_slopes: list[Slopes] = []
-    proofs: list[tuple[int, int, int]] = []
-    proof_slopes: list[Slopes] = []
-    betas: list[float] = []
-    for i, node in enumerate(nodes):
-        for rows in node.tightenings:
-            for k, entry in enumerate(rows.entries.tolist()):
-                tight.append((i, number[rows.relu], entry, rows.sign))
-                tight_slopes.append({name: a[k] for name, a in rows.slopes.items()})
+            kind[i], place[i], relu[i] = 2, node.split.neuron, index[node.split.relu]
         for proof in node.proofs:
             proofs.append((i, proof.clause, proof.row))
-            proof_slopes.append({name: a[0] for name, a in proof.slopes.items()})
             betas += proof.betas
-    columns = columns_of([*tight_slopes, *proof_slopes], number)
     arrays: Arrays = {"kind": kind, "place": place, "relu": relu, "value": value}
-    if len(columns):
-        arrays["columns"] = columns
-    if tight:
-        arrays["tight"] = np.array(tight, np.int32)
-        arrays["tight_alpha"] = packed(tight_slopes, columns, relus)
     if proofs:
         arrays["proof"] = np.array(proofs, np.int32)
-        arrays["proof_alpha"] = packed(proof_slopes, columns, relus)
         arrays["beta"] = np.array(betas, np.float32)
     return arrays
 

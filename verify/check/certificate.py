@@ -6,21 +6,26 @@ The header: {"model": SHA-256 of the unpacked model, "property": of the unpacked
 "semantics": "float32" or "real", "relus": names of the Relus, and maxima, that arrays refer to,
 "arrays": [[name, dtype, shape], ...]}; the stream holds the arrays one after another.
 
-Arrays of case number c (the property's boxes in order), each name preceded by "c/":
+Arrays about case number c (the property's boxes in order), each name preceded by "c/":
 
-    kind      uint8 (node,)    the tree in preorder: 0 leaf, 1 split of an input, 2 split of a Relu
-    place     int32 (node,)    the input, or the neuron of the Relu
-    relu      int16 (node,)    which of "relus"; -1 where there is none
-    value     float64 (node,)  where an input is split: first child below, second above
-    columns   int32 (column, 2)   Relu and neuron that each column of the slopes belongs to
-    tight     int32 (row, 4)   node, Relu or maximum, entry, sign: a row that tightens its input
-    tight_alpha  (row, column)    its slopes
-    proof     int32 (proof, 3) node, clause, row of the clause: a bound for all below the node
-    proof_alpha  (proof, column)  its slopes
-    beta      float32 (total,) of the proofs in order, one a Relu split on the path to their node
+    columns      int32 (column, 2)  Relu and neuron that each column of slopes belongs to
+    tight        int32 (row, 3)     Relu or maximum, entry, sign: a row that tightens its input
+    tight_alpha       (row, column) its slopes
+
+and about part k = 0, 1, ... of the case, preceded by "c.k/":
+
+    clauses      int32 (clause,)    which clauses of the case this part proves
+    kind         uint8 (node,)      a tree in preorder: 0 leaf, 1 split of an input, 2 of a Relu
+    place        int32 (node,)      the input, or the neuron of the Relu
+    relu         int16 (node,)      which of "relus"; -1 where there is none
+    value        float64 (node,)    where an input is split: first child below, second above
+    proof        int32 (proof, 3)   node, clause, row of it: a bound for all below the node
+    proof_alpha       (proof, column)  its slopes
+    beta         float32 (total,)   of the proofs in order, one a Relu split on the way to the node
 
 Slopes are float16, float32, or uint8 in units of 1/255. A Relu split's first child has its input
-<= 0, its second >= 0. All arrays after `value` may be left out.
+<= 0, its second >= 0. Tightened rows hold for the whole box of the case. Of a case, only `kind`,
+`place`, `relu`, `value` and `clauses` have to be there.
 """
 
 import json

@@ -10,8 +10,9 @@ import numpy as np
 
 from verify.check.bounds import Bounds, Hints, Pass, crown
 from verify.check.certificate import Certificate
+from verify.check.hints import Names, Slopes, names_of, read_slopes
 from verify.check.linear import Array
-from verify.check.network import MaxPool, Network, Relu
+from verify.check.network import Network
 from verify.check.refusal import Refusal
 from verify.check.vnnlib import Case, hull
 
@@ -59,17 +60,14 @@ def goal_of(case: Case, outputs: int) -> Goal:
 
 @dataclass
 class Tree:
-    """One case's tree and hints, as the certificate gives them, after a check of their form."""
+    """One part's tree and proofs, as the certificate gives them, after a check of their form."""
 
-    network: Network
-    relus: list[str]
+    slopes: Slopes
+    clauses: np.ndarray
     kind: np.ndarray
     place: np.ndarray
     relu: np.ndarray
     value: np.ndarray
-    columns: np.ndarray
-    tight: np.ndarray
-    tight_alpha: Array
     proof: np.ndarray
     proof_alpha: Array
     beta: Array
@@ -77,22 +75,10 @@ class Tree:
     side: np.ndarray
     depth: np.ndarray
 
-    def source(self, relu: int) -> str:
-        """The value that a Relu or a maximum reads."""
-        step = self.network.steps[self.relus[relu]]
-        assert isinstance(step, Relu | MaxPool)
-        return step.source
-
-    def alpha(self, rows: Array) -> dict[str, Array]:
-        """Slopes by the name of the Relu, (row, neuron), NaN where the certificate gives none."""
-        found = {}
-        for relu in np.unique(self.columns[:, 0]):
-            name = self.relus[relu]
-            mine = self.columns[:, 0] == relu
-            whole = np.full((len(rows), self.network.size(name)), np.nan)
-            whole[:, self.columns[mine, 1]] = rows[:, mine]
-            found[name] = whole
-        return found
+    @property
+    def names(self) -> Names:
+        """Of the certificate."""
+        return self.slopes.names
 
     def path(self, node: int) -> list[tuple[int, int]]:
         """The Relu splits above a node, from the top: the split's node and the side taken."""
@@ -105,56 +91,31 @@ class Tree:
         return found[::-1]
 
 
-def read_tree(certificate: Certificate, number: int, network: Network) -> Tree:
-    """The tree of one case; refused unless every index in it points at something."""
-    cert, c = certificate, f"{number}/"
+def read_tree(certificate: Certificate, prefix: str, slopes: Slopes) -> Tree:
+    """The tree of one part; refused unless every index in it points at something."""
+    cert, c, names = certificate, prefix, slopes.names
     kind = cert.array(c + "kind", ("uint8",), (-1,))
     nodes = len(kind)
     place = cert.array(c + "place", ("int32",), (nodes,))
     relu = cert.array(c + "relu", ("int16",), (nodes,))
     value = cert.array(c + "value", ("float64",), (nodes,))
     parent, side, depth = shape_of(kind)
-    reads = [network.steps.get(name) for name in cert.relus]
-    sizes = np.zeros(len(reads), dtype=np.int64)  # of what each of them reads
-    for i, step in enumerate(reads):
-        if not isinstance(step, Relu | MaxPool):
-            raise Refusal(f"{cert.relus[i][:40]!r} is no Relu and no maximum of the model")
-        sizes[i] = network.size(step.source)
-    pure = np.array([isinstance(step, Relu) for step in reads], dtype=bool)
-
-    def points(relus: np.ndarray, entries: np.ndarray, what: str, pools: bool = False) -> None:
-        if ((relus < 0) | (relus >= len(sizes)) | (entries < 0)).any() or (
-            entries >= sizes[relus]
-        ).any():
-            raise Refusal(f"{what} points at a neuron that is not there")
-        if not pools and not pure[relus].all():
-            raise Refusal(f"{what} is of something that is no Relu")
-
-    points(relu[kind == RELU], place[kind == RELU], "a split")
+    names.refuse(relu[kind == RELU], place[kind == RELU], "a split", pools=False)
     inputs = place[kind == INPUT]
-    if ((inputs < 0) | (inputs >= network.size(network.input_name))).any():
+    if ((inputs < 0) | (inputs >= names.network.size(names.network.input_name))).any():
         raise Refusal("a split points at an input that is not there")
-    columns = cert.array(c + "columns", ("int32",), (-1, 2))
-    points(columns[:, 0], columns[:, 1], "a slope")
-    tight = cert.array(c + "tight", ("int32",), (-1, 4))
-    points(tight[:, 1], tight[:, 2], "a tightened row", pools=True)
     proof = cert.array(c + "proof", ("int32",), (-1, 3))
-    named = np.concatenate((tight[:, 0], proof[:, 0]))
-    if ((named < 0) | (named >= nodes)).any() or (np.abs(tight[:, 3]) != 1).any():
-        raise Refusal("a row or proof belongs to no node, or has no sign")
-    width = len(columns)
+    if ((proof[:, 0] < 0) | (proof[:, 0] >= nodes)).any():
+        raise Refusal("a proof belongs to no node")
     return Tree(
-        network,
-        cert.relus,
+        slopes,
+        cert.array(c + "clauses", ("int32",), (-1,)),
         kind,
         place,
         relu,
         value,
-        columns,
-        tight,
-        cert.slopes(c + "tight_alpha", (len(tight), width)),
         proof,
-        cert.slopes(c + "proof_alpha", (len(proof), width)),
+        cert.slopes(c + "proof_alpha", (len(proof), len(slopes.columns))),
         np.nan_to_num(cert.array(c + "beta", ("float32",), (-1,)).astype(np.float64)),
         parent,
         side,
@@ -207,15 +168,60 @@ def boxes_of(tree: Tree, lower: Array, upper: Array) -> dict[int, tuple[Array, A
     return found
 
 
+@dataclass
+class Inquiry:
+    """One case while it is checked: `root` is made when it is first asked for."""
+
+    network: Network
+    slopes: Slopes
+    goal: Goal
+    lower: Array
+    upper: Array
+    real: bool
+    root: Pass | None = None
+
+    def over(self, node: int, low: Array, high: Array) -> Pass:
+        """Bounds over one node's box; over the whole box, with the rows that tighten them."""
+        if node:
+            return crown(self.network, low[None], high[None], real=self.real)
+        if self.root is None:
+            self.root = crown(
+                self.network,
+                low[None],
+                high[None],
+                real=self.real,
+                tightened=self.slopes.tightened(),
+            )
+        return self.root
+
+
 def check_case(certificate: Certificate, number: int, network: Network, case: Case) -> int:
-    """Prove one case with its tree, or raise Refusal; returns how many leaves there were."""
-    tree = read_tree(certificate, number, network)
-    goal = goal_of(case, network.size(network.output_name))
-    lower, upper = hull(case.lower, -1), hull(case.upper, 1)
+    """Prove one case with its trees, or raise Refusal; returns how many leaves there were."""
     if not all(low <= high for low, high in zip(case.lower, case.upper, strict=True)):
         return 1  # no input at all
-    boxes = boxes_of(tree, lower, upper)
-    hinted = {*tree.tight[:, 0].tolist(), *tree.proof[:, 0].tolist()}
+    slopes = read_slopes(certificate, number, names_of(certificate, network))
+    goal = goal_of(case, network.size(network.output_name))
+    lower, upper = hull(case.lower, -1), hull(case.upper, 1)
+    inquiry = Inquiry(network, slopes, goal, lower, upper, certificate.real)
+    proved = np.zeros(goal.count, dtype=bool)
+    leaves = part = 0
+    while f"{number}.{part}/kind" in certificate.arrays:
+        tree = read_tree(certificate, f"{number}.{part}/", slopes)
+        if ((tree.clauses < 0) | (tree.clauses >= goal.count)).any():
+            raise Refusal("a part proves a clause that the property does not have")
+        check_part(inquiry, tree)
+        proved[tree.clauses] = True
+        leaves, part = leaves + int((tree.kind == LEAF).sum()), part + 1
+    if not proved.all():
+        raise Refusal(f"no part of case {number} proves clause {int((~proved).nonzero()[0][0])}")
+    return leaves
+
+
+def check_part(inquiry: Inquiry, tree: Tree) -> None:
+    """Prove the clauses of one part at every leaf of its tree."""
+    goal, network = inquiry.goal, inquiry.network
+    boxes = boxes_of(tree, inquiry.lower, inquiry.upper)
+    hinted = set(tree.proof[:, 0].tolist())
     plain = [node for node in boxes if tree.kind[node] == LEAF and node not in hinted]
     widest = max(network.size(name) for name in network.shapes)
     count = max(1, min(256, AT_ONCE // (widest * max(1, widest // 4))))
@@ -223,14 +229,15 @@ def check_case(certificate: Certificate, number: int, network: Network, case: Ca
         part = plain[first : first + count]
         low = np.stack([boxes[node][0] for node in part])
         high = np.stack([boxes[node][1] for node in part])
-        found = goal.proved(margins(crown(network, low, high, real=certificate.real), goal))
+        done = crown(network, low, high, real=inquiry.real)
+        found = goal.proved(margins(done, goal))[:, tree.clauses]
         if not found.all():
             worst = part[int((~found.all(axis=1)).nonzero()[0][0])]
-            raise Refusal(f"leaf {worst} of case {number} is not proved")
+            raise Refusal(f"leaf {worst} is not proved")
+    left = set(plain)
     for node in boxes:
-        if node not in plain:
-            check_subtree(certificate, tree, goal, node, *boxes[node])
-    return int((tree.kind == LEAF).sum())
+        if node not in left:
+            check_subtree(tree, goal, node, inquiry.over(node, *boxes[node]))
 
 
 def margins(
@@ -247,21 +254,8 @@ def margins(
     return done.least(done.network.output_name, coeff, const, slack, hints or Hints())
 
 
-def check_subtree(
-    certificate: Certificate, tree: Tree, goal: Goal, anchor: int, low: Array, high: Array
-) -> None:
+def check_subtree(tree: Tree, goal: Goal, anchor: int, done: Pass) -> None:
     """Prove the part of the tree below a box, where only Relus are split."""
-    mine = tree.tight[:, 0] == anchor
-    tightened: dict[str, list[tuple[np.ndarray, float, Hints]]] = {}
-    for relu in np.unique(tree.tight[mine, 1]):
-        for sign in (1, -1):
-            chosen = mine & (tree.tight[:, 1] == relu) & (tree.tight[:, 3] == sign)
-            if chosen.any():
-                alpha = tree.alpha(tree.tight_alpha[chosen])
-                hints = Hints({name: rows[None] for name, rows in alpha.items()})
-                wanted = (tree.tight[chosen, 2], float(sign), hints)
-                tightened.setdefault(tree.source(int(relu)), []).append(wanted)
-    done = crown(tree.network, low[None], high[None], real=certificate.real, tightened=tightened)
     # By node: which clauses are proved for all below it.
     proved = {anchor: goal.proved(margins(done, goal))[0]}
     below = descendants(tree, anchor)
@@ -281,7 +275,7 @@ def check_subtree(
             above = proved[int(tree.parent[node])]
             proved[node] = proved.get(node, np.zeros(goal.count, dtype=bool)) | above
         empty = impossible(tree, done, node)
-        if tree.kind[node] == LEAF and not empty and not proved[node].all():
+        if tree.kind[node] == LEAF and not empty and not proved[node][tree.clauses].all():
             raise Refusal(f"leaf {node} is not proved")
 
 
@@ -298,7 +292,7 @@ def descendants(tree: Tree, anchor: int) -> set[int]:
 def impossible(tree: Tree, done: Pass, node: int) -> bool:
     """Whether the bounds at the box exclude a split above the node, so that nothing is there."""
     for split, side in tree.path(node):
-        x = done.values[tree.source(int(tree.relu[split]))]
+        x = done.values[tree.names.source(int(tree.relu[split]))]
         place = int(tree.place[split])
         if (x.upper[0, place] < 0) if side else (x.lower[0, place] > 0):
             return True
@@ -310,8 +304,8 @@ def bounded(tree: Tree, goal: Goal, done: Pass, entries: list[int], starts: np.n
     values = dict(done.values)
     hints = Hints()
     count = len(entries)
-    for name, rows in tree.alpha(tree.proof_alpha[entries]).items():
-        x = done.values[tree.source(tree.relus.index(name))]
+    for name, rows in tree.slopes.alpha(tree.proof_alpha[entries]).items():
+        x = done.values[tree.names.source(tree.names.relus.index(name))]
         plain = (x.upper > -x.lower).astype(np.float64)
         hints.alpha[name] = np.where(np.isnan(rows), plain, rows)[:, None]
     for i, entry in enumerate(entries):
@@ -319,8 +313,9 @@ def bounded(tree: Tree, goal: Goal, done: Pass, entries: list[int], starts: np.n
         for (split, side), beta in zip(
             tree.path(node), tree.beta[starts[entry] : starts[entry + 1]], strict=True
         ):
-            name = tree.relus[int(tree.relu[split])]
-            source, place = tree.source(int(tree.relu[split])), int(tree.place[split])
+            name = tree.names.relus[int(tree.relu[split])]
+            source = tree.names.source(int(tree.relu[split]))
+            place = int(tree.place[split])
             if values[source] is done.values[source]:
                 held = done.values[source]
                 values[source] = Bounds(
