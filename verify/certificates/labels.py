@@ -8,26 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from verify.bounders.alpha_crown import AlphaCrown
-from verify.bounders.memo import SPEC, Kept, Memo, flat_rows
-from verify.bounders.slopes import Ascent
+from verify.certificates.properties import slopes_over
 from verify.certificates.property_text import label_property
 from verify.certificates.proving import Claim, NoCertificate, certificate, claim, rooted
-from verify.certificates.tree import CaseProof, Slopes, Tightening
+from verify.certificates.tree import CaseProof
 from verify.graph.ir import Graph
-from verify.problem import Problem
-from verify.values.budget import Budget, OutOfTime
+from verify.values.budget import Budget
+from verify.values.property import Case, Halfspaces
 from verify.values.question import Question
 from verify.values.region import Box
 from verify.values.spec import classified_as
-
-ROOM = 2**30
-"""Bytes of slopes that may be kept; beyond, the checker's plain bounds have to do."""
-ITERATIONS = 40
-"""Of the slopes: more than a verdict takes, as the checker sees a slightly larger box."""
 
 
 @dataclass(frozen=True)
@@ -78,40 +70,19 @@ def optimised(
     plain = rooted(known.network, known.cases[0], [], {}, real=False)
     if not plain.parts[0].tree.proofs:
         return plain
-    memo = Memo(1, ROOM)
-    memo.turn(torch.zeros(1, dtype=torch.long))
-    problem = Problem(graph, region, classified_as(asked.labels, graph.output.size))
-    try:
-        AlphaCrown(ascent=Ascent(ITERATIONS))(problem, budget, memo)
-    except OutOfTime:
-        raise NoCertificate("the time for the certificate is over") from None
-    rows: Slopes = {}
-    tightenings = []
-    readers = {n.inputs[0]: n.name for n in graph.nodes if n.op in ("Relu", "MaxPool")}
-    for name, parts in memo.new.items():
-        if name == SPEC:
-            rows = slopes_of(parts[-1])
-        elif name in readers:
-            tightenings += [one for part in parts for one in tightened(readers[name], part)]
+    case = label_case(region, int(asked.labels[0]), graph.output.size)
+    rows, tightenings = slopes_over(graph, region, case, budget)
     return rooted(known.network, known.cases[0], tightenings, rows, real=False)
 
 
-def slopes_of(part: Kept) -> Slopes:
-    """A memo's slopes over all neurons, NaN where a neuron had left; shape (row, neuron)."""
-    return {
-        name: flat_rows(part, name, None)[0].flatten(1).to(torch.float32).numpy()
-        for name in part.alpha
-    }
-
-
-def tightened(relu: str, part: Kept) -> list[Tightening]:
-    """A memo's rows of one node, by sign."""
-    entries, signs = part.rows.index[0].numpy(), part.rows.sign[0].numpy()
-    slopes = slopes_of(part)
-    found = []
-    for sign in (1, -1):
-        mine = np.flatnonzero(signs == sign)
-        if len(mine):
-            own = {name: alpha[mine] for name, alpha in slopes.items()}
-            found.append(Tightening(relu, entries[mine], sign, own))
-    return found
+def label_case(region: Box, label: int, classes: int) -> Case:
+    """The label's property as the searches read it, rows in the order of the property file."""
+    rows = classified_as(torch.tensor([label]), classes)
+    loose = torch.zeros(1, dtype=torch.bool)
+    clauses = tuple(
+        Halfspaces(coeff[None], const[None], loose)
+        for coeff, const in zip(rows.coeff[0], rows.const[0], strict=True)
+    )
+    none = torch.zeros(0, region.lower[0].numel(), dtype=torch.float64)
+    inputs = Halfspaces(none, none.new_zeros(0), torch.zeros(0, dtype=torch.bool))
+    return Case(region.lower.flatten(), region.upper.flatten(), inputs, clauses)

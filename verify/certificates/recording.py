@@ -1,8 +1,12 @@
-"""Trees of searches, recorded while they run, as branches of a certificate."""
+"""What searches leave behind, as a certificate's trees and slopes."""
 
 from __future__ import annotations
 
-from verify.certificates.tree import Branch, InputSplit
+import numpy as np
+import torch
+
+from verify.bounders.memo import Kept, flat_rows
+from verify.certificates.tree import Branch, InputSplit, Slopes, Tightening
 from verify.search.input_split import Step
 
 
@@ -35,3 +39,24 @@ class InputTree:
             if axis >= 0:
                 below, above = branch.cut(InputSplit(axis, value))
                 self.waiting[first], self.waiting[second] = below, above
+
+
+def slopes_of(part: Kept) -> Slopes:
+    """A memo's slopes over all neurons, NaN where a neuron had left; shape (row, neuron)."""
+    return {
+        name: flat_rows(part, name, None)[0].flatten(1).to(torch.float32).numpy()
+        for name in part.alpha
+    }
+
+
+def tightened(relu: str, part: Kept) -> list[Tightening]:
+    """A memo's rows of one node, by sign."""
+    entries, signs = part.rows.index[0].numpy(), part.rows.sign[0].numpy()
+    slopes = slopes_of(part)
+    found = []
+    for sign in (1, -1):
+        mine = np.flatnonzero(signs == sign)
+        if len(mine):
+            own = {name: alpha[mine] for name, alpha in slopes.items()}
+            found.append(Tightening(relu, entries[mine], sign, own))
+    return found

@@ -28,6 +28,14 @@ Json = Annotated[
         show_default=False,
     ),
 ]
+Certificate = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="If it is unsat, write a certificate of that; see 'verify check'.",
+        show_default=False,
+    ),
+]
 Memory = Annotated[
     str, typer.Option(metavar="SIZE", help="That the process may take: 2GB, 1500MB.")
 ]
@@ -44,6 +52,7 @@ def prop(
     timeout: Timeout = None,
     out: Out = None,
     json: Json = None,
+    certificate: Certificate = None,
     memory: Memory = "4GiB",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -65,4 +74,5 @@ def prop(
     # Not before: `verify --help` need not wait for torch.
     from verify.cli.proving import Asked, prove
 
-    return prove(Asked(model, spec, timeout, memory, seed), out=out, json=json, quiet=quiet)
+    asked = Asked(model, spec, timeout, memory, seed, certificate)
+    return prove(asked, out=out, json=json, quiet=quiet)

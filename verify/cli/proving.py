@@ -20,9 +20,12 @@ from verify.network import Network, load
 from verify.readers.vnnlib import StatedProperty, read_vnnlib
 from verify.search.complete import Decision
 from verify.search.outcome import Progress, Watcher
+from verify.values.budget import Budget
 from verify.values.result import Verdict
 
 EXIT = {Verdict.VERIFIED: 0, Verdict.FALSIFIED: 1, Verdict.UNKNOWN: 3}
+CERTIFYING = 600.0
+"""Seconds for a certificate; what has none by then is said to have none."""
 EVERY = 0.2
 """Seconds between two looks at the progress."""
 
@@ -36,6 +39,7 @@ class Asked:
     timeout: str | None
     memory: str
     seed: int
+    certificate: Path | None = None
 
 
 def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> int:
@@ -47,7 +51,8 @@ def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> i
     started = time.monotonic()
     seconds = parsing.positive(asked.timeout, "--timeout")
     memory = parsing.size(asked.memory)
-    for option, path in (("--out", out), ("--json", json)):
+    files = (("--out", out), ("--json", json), ("--certificate", asked.certificate))
+    for option, path in files:
         if path not in (None, "-") and not Path(str(path)).resolve().parent.is_dir():
             raise SettingError(
                 f"{option} is {path}, which lies in no folder that is there; make it"
@@ -71,11 +76,30 @@ def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> i
         write_record(json, asked, network, stated, decision, time.monotonic() - started)
     if json != "-":
         print(decision.answer if quiet else text, end="\n" if quiet else "")
+    if asked.certificate is not None and decision.verdict is Verdict.VERIFIED:
+        certified(asked, network, stated, asked.certificate)
     if not quiet:
         sys.stdout.flush()
         for line in explained(decision, time.monotonic() - started):
             print(line, file=sys.stderr)
     return INTERRUPTED if decision.interrupted else EXIT[decision.verdict]
+
+
+def certified(asked: Asked, network: Network, stated: StatedProperty, where: Path) -> None:
+    """Write a certificate, or say on standard error why there is none."""
+    from verify.certificates.properties import certify_property
+    from verify.certificates.proving import NoCertificate
+    from verify.report.writers import write_whole
+
+    model, prop = asked.model.read_bytes(), asked.spec.read_bytes()
+    budget = Budget().within(CERTIFYING)
+    try:
+        data = certify_property(network.graph, stated.property, model, prop, budget)
+    except NoCertificate as reason:
+        print(f"no certificate: {reason}", file=sys.stderr)
+        return
+    write_whole(where, data)
+    print(f"certificate: {where}, {len(data)} bytes, accepted by verify.check", file=sys.stderr)
 
 
 def explained(decision: Decision, seconds: float) -> list[str]:
