@@ -103,8 +103,10 @@ class Pass:
             size = size + linear.apply(x.magnitude(), absolute=True)
             terms, back = terms + linear.terms, back + linear.back
             largest = max(largest, float(x.magnitude().max(initial=0.0)))
+        # A row that comes from a Relu was rounded once an entry; that is charged here as well.
+        passed = 4 * UNIT * size * SPARE
         if step.exact:
-            self.noise[name] = np.zeros_like(size)
+            self.noise[name] = passed
             rounding = np.zeros_like(size)
         else:
             if not (size < OVERFLOW).all():
@@ -113,7 +115,7 @@ class Pass:
             executed = executed + (terms + FUSED) * UNDERFLOW * (1.0 + largest)
             executed = np.zeros_like(size) if self.real else executed
             ours = gamma(max(back, terms) + FUSED, UNIT) * size
-            self.noise[name] = (executed + ours) * SPARE
+            self.noise[name] = (executed + ours) * SPARE + passed
             rounding = (executed + 2 * ours) * SPARE
         spread = (spread + rounding) * SPARE
         return Bounds(middle - spread, middle + spread)
@@ -138,10 +140,13 @@ class Pass:
         const: Array,
         error: Array,
         hints: Hints,
+        *,
+        interval: bool = False,
     ) -> Array:
         """Lower bounds of rows·value(start) + const - error over each box; (box, row).
 
-        NaN and infinities in the end count as nothing proved: -inf.
+        With `interval`, rows are also bounded over the values of each Relu that they pass. NaN and
+        infinities in the end count as nothing proved: -inf.
         """
         pending = {start: rows}
         best = np.full(const.shape, -np.inf)
@@ -150,7 +155,7 @@ class Pass:
                 continue
             here = pending.pop(name)
             step = self.network.steps[name]
-            if not isinstance(step, Affine) and not pending:
+            if interval and not isinstance(step, Affine) and not pending:
                 best = np.maximum(best, self.over_box(name, here, const, error))
             if isinstance(step, Affine):
                 error = error + weighed(here, self.noise[name])
@@ -212,14 +217,17 @@ class Pass:
             alpha = (x.upper > -x.lower).astype(np.float64)[:, None]
         alpha = np.where(stable[:, None], chord[:, None], np.clip(alpha, 0.0, 1.0))
         above = np.minimum(here, 0.0)
-        pulled = np.where(here > 0, here * alpha, here * chord[:, None])
         paid = np.matmul(above, offset[:, :, None])[:, :, 0]
+        pulled = np.maximum(here, 0.0)
+        pulled *= alpha
+        above *= chord[:, None]
+        pulled += above  # exact: one of the two is 0
         beta = hints.beta.get(name)
         if beta is not None:
             pulled = pulled - beta
-        error = error + 2 * UNIT * weighed(pulled, x.magnitude())
-        if beta is not None:
             error = error + 2 * UNIT * weighed(beta, x.magnitude())
+        if not isinstance(self.network.steps.get(step.source), Affine):
+            error = error + 4 * UNIT * weighed(pulled, x.magnitude())
         error = error + gamma(here.shape[2] + FUSED, UNIT) * np.abs(paid)
         return pulled, const + paid, error
 

@@ -251,7 +251,8 @@ def margins(
         return whole if rows is None else part[rows][:, None]
 
     coeff, const, slack = batched(goal.coeff), batched(goal.const), batched(goal.slack)
-    return done.least(done.network.output_name, coeff, const, slack, hints or Hints())
+    output = done.network.output_name
+    return done.least(output, coeff, const, slack, hints or Hints(), interval=True)
 
 
 def check_subtree(tree: Tree, goal: Goal, anchor: int, done: Pass) -> None:
