@@ -45,12 +45,22 @@ def neurons(graph: Graph) -> int:
     return sum(node.size for node in graph.nodes if node.op in SPLITTABLE)
 
 
+def is_few(case: Case) -> bool:
+    """Whether so few inputs vary that halving their box is the best there is."""
+    return varying(case) <= FEW_INPUTS
+
+
+def splits_neurons(graph: Graph) -> bool:
+    """Whether activation splitting has something to split."""
+    return neurons(graph) > 0
+
+
 def plan(graph: Graph, case: Case) -> list[Planned]:
     """The searches in order; each sees what the one before it left open."""
     inputs, count = varying(case), neurons(graph)
     boxes, neuron = made("input_split", "InputSplit"), made("activation_split", "ActivationSplit")
     few = f"{inputs} inputs vary"
-    if inputs <= FEW_INPUTS or not count or neuron is None:
+    if is_few(case) or not count or neuron is None:
         why = f"{few}: their box is split" + ("" if count else "; there are no neurons to split")
         steps = [(boxes, 1.0, why)]
         if count:

@@ -15,7 +15,7 @@ from verify.bounders.interval import Interval
 from verify.bounders.slopes import Ascent
 from verify.graph.ir import Graph
 from verify.protocols import Bounder
-from verify.search.choosing import plan
+from verify.search.choosing import is_few, plan, splits_neurons
 from verify.search.outcome import Outcome, Refuter, Watcher
 from verify.search.rooting import Open, narrowed, opened
 from verify.search.stating import refuse_misfit, searchable
@@ -26,8 +26,12 @@ from verify.values.result import StopReason, Verdict
 RefuterFor = Callable[[int, Case], Refuter]
 """The number of a case and what the search makes of it -> what looks for its counterexamples."""
 
-GLANCE = 0.02
-"""Effort of the attack before any bound."""
+Stage = tuple[str, Bounder]
+"""A bounder and its name."""
+
+GLANCE, FEW_EFFORT = 0.02, 0.3
+"""Effort of the attack before any bound, and before boxes of few inputs are halved, where every
+part is looked into as well."""
 ITERATIONS = 20
 """Of the slopes at the root."""
 
@@ -187,20 +191,34 @@ def without_output(course: Course, free: list[Open]) -> Decision:
 
 
 def bounded(course: Course, left: list[Open]) -> Decision:
-    """Bounds from cheap to dear on what is open, an attack in between, then the search."""
-    slopes = AlphaCrown(ascent=Ascent(ITERATIONS), enough=0.0, intermediate=False)
-    both = AlphaCrown(ascent=Ascent(ITERATIONS), enough=0.0)
-    stages: tuple[tuple[str, Bounder], ...] = (
-        ("ibp", Interval()),
-        ("crown", Crown()),
-        ("alpha-crown (spec)", slopes),
-        ("alpha-crown", both),
-    )
+    """Cheap bounds on what is open, an attack, dear ones where they pay, then the search.
+
+    Where few inputs vary, halving boxes proves more in the time that slopes would take. Where one
+    case is open and neurons are to be split, that search begins with the slopes of all neurons.
+    """
+    cheap: tuple[Stage, ...] = (("ibp", Interval()), ("crown", Crown()))
+    found = staged(course, left, cheap)
+    if found is not None:
+        return found
+    few = all(is_few(entry.case) for entry in course.left)
+    found = course.attack(course.left, FEW_EFFORT if few else 1.0)
+    if found is not None:
+        return found
+    if not few:
+        ascent = Ascent(ITERATIONS)
+        slopes = AlphaCrown(ascent=ascent, enough=0.0, intermediate=False)
+        every = AlphaCrown(ascent=ascent, enough=0.0)
+        alone = len(course.left) == 1 and splits_neurons(course.graph)
+        dear: tuple[Stage, ...] = (("alpha-crown (spec)", slopes), ("alpha-crown", every))
+        found = staged(course, course.left, dear[:1] if alone else dear)
+        if found is not None:
+            return found
+    return searched(course, course.left)
+
+
+def staged(course: Course, left: list[Open], stages: tuple[Stage, ...]) -> Decision | None:
+    """One bounder after another; None while something is open and time is left."""
     for name, bounder in stages:
-        if name == "alpha-crown (spec)":
-            found = course.attack(left, 1.0)
-            if found is not None:
-                return found
         before = len(left)
         left, late = narrowed(course.graph, bounder, left, course.budget)
         course.left = left
@@ -209,7 +227,7 @@ def bounded(course: Course, left: list[Open]) -> Decision:
             return course.decision(Verdict.VERIFIED, name)
         if late:
             return undecided(course, left, name, late=True)
-    return searched(course, left)
+    return None
 
 
 def searched(course: Course, left: list[Open]) -> Decision:
