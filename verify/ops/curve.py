@@ -213,6 +213,7 @@ def best_lines(node: Node, x: Bounds, cells: Cells) -> Choice:
     guarded = torch.where(wide, run, 1.0)
     middle_slope = CURVES[node.op].slope(node, (x.lower + x.upper) / 2)
     chord = torch.where(wide, (cells.values[-1] - cells.values[0]) / guarded, middle_slope)
+    chord = torch.where(torch.isfinite(chord), chord, 0.0)
     candidates = torch.cat((cells.slopes, chord[None])).movedim(0, 1)  # (batch, candidate, *node)
     middle = ((x.lower + x.upper) / 2)[:, None]
     shares, chords = [], []
