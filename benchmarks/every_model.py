@@ -37,7 +37,7 @@ from verify.values.spec import Spec
 ATOM = re.compile(r"\(\s*(<=|>=)\s+X_(\d+)\s+([-+.\deE]+)\s*\)")
 MOST_ROWS = 20
 """Outputs that are bounded, both ways: enough to see that bounds are finite."""
-LIMIT_S = 400.0
+LIMIT_S = 60.0
 """Seconds for one method on one model."""
 
 

@@ -1,6 +1,6 @@
 """How far ONNX Runtime's float32 activations are from the true functions, over every float.
 
-    python -m benchmarks.kernel_sweep            (minutes each; all 2^32 bit patterns but NaN)
+    python -m benchmarks.kernel_sweep            (minutes each; all finite numbers)
     python -m benchmarks.kernel_sweep --every 64 --op Exp Sin
 
 What the rules charge (`KERNEL_DEVIATION` in verify/ops/s_shaped.py, `DEVIATIONS` in
@@ -66,11 +66,11 @@ def session(op: str) -> onnxruntime.InferenceSession:
 
 
 def blocks(every: int) -> Iterator[np.ndarray]:
-    """All float32 values that are not NaN, or every so many of them, in blocks."""
+    """All finite float32 values, or every so many of them, in blocks."""
     for start in range(0, PATTERNS, BLOCK * every):
         bits = np.arange(start, min(start + BLOCK * every, PATTERNS), every, dtype=np.uint64)
         values = bits.astype(np.uint32).view(np.float32)
-        yield values[~np.isnan(values)]
+        yield values[np.isfinite(values)]
 
 
 def given_to(op: str, values: np.ndarray) -> np.ndarray:

@@ -203,6 +203,13 @@ SAMPLES: dict[str, list[Node]] = {
     **{name: [node(name, (6,))] for name in ("Erf", "Gelu", "Sin", "Cos")},
     **{name: [node(name, (6,))] for name in ("Sign", "Floor", "Ceil")},
     "Power": [power(2, 6), power(3, 6), power(4, 2, 3)],
+    "ArgMax": [
+        node("ArgMax", (3, 4), settings={"axis": (0,)}),
+        node("ArgMax", (2, 5), settings={"axis": (1,)}),
+    ],
+    "Trunc": [node("Trunc", (6,))],
+    "Level": [node("Level", (6,), tensors={"level": torch.zeros(6).double()})],
+    "Equal": [node("Equal", (6,), (6,))],
     "Mul": [node("Mul", (6,), (6,)), node("Mul", (2, 3), (2, 3))],
     "MatMul": [
         node("MatMul", (2, 3), (3, 4)),

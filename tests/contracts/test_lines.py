@@ -22,8 +22,9 @@ from verify.values.rounding import REAL, gamma, unit
 Wide = NDArray[np.longdouble]
 ROUNDINGS = 8 * float(np.finfo(np.longdouble).eps)
 """What evaluating a line and the function in extended precision may lose, relative."""
-SEVERAL = ("MaxPool", "Mul", "MatMul", "Softmax")
-"""Nonlinear operators that are not functions of one entry; tests/contracts/test_planes.py."""
+SEVERAL = ("MaxPool", "Mul", "MatMul", "Softmax", "ArgMax", "Trunc", "Level", "Equal")
+"""Nonlinear operators that are not functions of one entry, or have no lines but their bounds:
+tests/contracts/test_planes.py."""
 STEPS = ("Sign", "Floor", "Ceil")
 FARTHEST = {"Exp": 300.0, "Power": 1e6, "Sin": 1e5, "Cos": 1e5}
 """How far out an operator is tried, where its values would not be finite or not be known beyond."""

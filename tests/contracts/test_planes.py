@@ -16,6 +16,7 @@ from verify.values.linear_form import LinearForm
 from verify.values.relaxation import Relaxation
 
 CASES = [(op, i) for op in ("Mul", "MatMul", "Softmax") for i in range(len(SAMPLES[op]))]
+FLAT = [(op, i) for op in ("ArgMax", "Trunc", "Level", "Equal") for i in range(len(SAMPLES[op]))]
 BATCH, POINTS = 7, 400
 ROUNDING = 1e-12
 """What evaluating both sides in float64 may lose, as a share of the largest value there."""
@@ -83,7 +84,7 @@ def taken(lines: Relaxation, row: int) -> Relaxation:
     return Relaxation(low, one(lines.lower_offset), high, one(lines.upper_offset), second=second)
 
 
-@pytest.mark.parametrize(("op", "i"), CASES)
+@pytest.mark.parametrize(("op", "i"), [*CASES, *FLAT])
 @pytest.mark.parametrize("width", [1e-9, 0.1, 1.0, 30.0])
 def test_planes_enclose_the_function(op: str, i: int, width: float) -> None:
     """At corners and inner points of random boxes, for any alpha in [0, 1]."""
@@ -105,7 +106,7 @@ def test_moved_planes_are_noticed(op: str, i: int) -> None:
     assert escape(node, replace(lines, upper_offset=lines.upper_offset - 1e-3), around, i) > 0
 
 
-@pytest.mark.parametrize(("op", "i"), CASES)
+@pytest.mark.parametrize(("op", "i"), [*CASES, *FLAT])
 def test_pulled_back_rows_are_below_the_row(op: str, i: int) -> None:
     """A·f(x) is at least the sum of the pulled-back forms, and equals A·(own planes)."""
     node = SAMPLES[op][i]

@@ -14,6 +14,8 @@ from verify.errors import UnsupportedOperator
 FLOAT32 = 2e-5  # relative; a few float32 roundings and kernels, of values of order one
 IMAGE = (1, 4, 5, 3)
 
+AS_FLOAT: tuple[str, list[str], str, dict[str, object]] = ("Cast", ["h"], "y", {"to": 1})
+
 CASES: dict[str, onnx.ModelProto] = {
     **{op: one(op, (1, 6)) for op in ("Exp", "Sin", "Cos", "Erf", "Softplus", "Sign", "Floor")},
     **{op: one(op, (1, 6), opset=20) for op in ("Gelu", "Ceil")},
@@ -84,6 +86,25 @@ CASES: dict[str, onnx.ModelProto] = {
         (1, 5), ("Softmax", ["x"], "h"), ("MatMul", ["h", "w"], "y"), w=random(5, 3)
     ),
     "softmax over a batch of one": one("Softmax", (1, 5), axis=0),
+    # Whole numbers
+    "argmax": chain((1, 3, 4), ("ArgMax", ["x"], "h", {"axis": 1}), AS_FLOAT),
+    "argmax dropping its axis": chain(
+        (3, 4), ("ArgMax", ["x"], "h", {"axis": 1, "keepdims": 0}), AS_FLOAT
+    ),
+    "argmax of classes": chain((1, 5), ("ArgMax", ["x"], "h", {"axis": 1}), AS_FLOAT),
+    "whole numbers": chain(
+        (1, 4), ("Mul", ["x", "c"], "h"), ("Cast", ["h"], "i", {"to": 7}),
+        ("Cast", ["i"], "y", {"to": 1}), c=np.float32(10),
+    ),
+    "one hot": chain(
+        (1, 3, 4), ("ArgMax", ["x"], "h", {"axis": 1, "keepdims": 0}),
+        ("OneHot", ["h", "d", "v"], "y", {"axis": -1}), d=integers(3), v=np.float32([2, 5]),
+    ),
+    "equal": chain(
+        (1, 3, 4), ("ArgMax", ["x"], "a", {"axis": 1}), ("Neg", ["x"], "n"),
+        ("ArgMax", ["n"], "b", {"axis": 2, "keepdims": 1}), ("Equal", ["a", "b"], "e"),
+        ("Cast", ["e"], "y", {"to": 1}),
+    ),
     # Resizing
     "conv transpose": one("ConvTranspose", IMAGE, random(4, 2, 3, 3), random(2), strides=[2, 2]),
     "conv transpose padded": one(

@@ -10,10 +10,13 @@ from verify.bounders.backward import BackwardPass
 from verify.bounders.interval import at_tail, over_interval
 from verify.ops.registry import lookup
 from verify.problem import Problem
-from verify.values.budget import Budget
+from verify.values.budget import Budget, OutOfTime
 from verify.values.enclosure import Enclosure
 from verify.values.rounding import FLOAT32, Rounding
 
+REFINING = 0.7
+"""Share of the time for bounds of neurons; when it is over the others keep their interval bounds,
+so that the rows of the spec are bounded in any case."""
 SIGN_DECIDES = ("Relu", "TwoPiece")
 """Operators that are linear on an interval as soon as its sign is known."""
 
@@ -38,9 +41,15 @@ class Crown:
     def __call__(self, problem: Problem, budget: Budget = Budget()) -> Enclosure:
         """Bound every node, then the spec's rows; `margin` has shape (batch, row)."""
         walk = BackwardPass(problem.graph, problem.region, self.rounding, budget)
+        refining, early = self.intermediate, budget.share(REFINING)
         for name in walk.names():
-            if lookup(walk.graph.node(name)).relax is not None and self.intermediate:
-                refine(walk, name)
+            if lookup(walk.graph.node(name)).relax is not None and refining:
+                walk.budget = early
+                try:
+                    refine(walk, name)
+                except OutOfTime:
+                    refining = False  # what was found so far is kept
+                walk.budget = budget
             walk.visit(name)
             walk.prune(name, walk.dead(name))
         tail, form = at_tail(walk, problem)

@@ -28,6 +28,10 @@ Operators and what a node of each holds (`tensors` / `settings`):
     Mul         the product of two inputs of one shape, entry by entry
     MatMul      (*lead, m, k) times (*lead, k, n)
     Softmax     over the last axis
+    ArgMax      / axis, which disappears: the first place of the largest entry
+    Trunc       cut to whole numbers
+    Level       level, broadcastable to the node: 1 where the input is it, else 0
+    Equal       1 where two inputs of one shape agree, else 0
 
 `bias_magnitude` (Gemm, Conv) and `shift_magnitude` (ScaleShift), where present, bound the
 magnitudes that the unfolded computation may have passed through; absent means |bias|, |shift|.

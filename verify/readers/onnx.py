@@ -19,6 +19,7 @@ from verify.graph.ir import Graph
 from verify.graph.passes import simplify
 from verify.readers import (  # noqa: F401  (each fills the table of operators)
     onnx_conv,
+    onnx_counting,
     onnx_dense,
     onnx_elementwise,
     onnx_fold,

@@ -51,7 +51,7 @@ VARIADIC: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-@reads("Equal", "Less", "Greater", "Not", "And", "Or")
+@reads("Less", "Greater", "Not", "And", "Or")
 def read_foldable(importer: Importer, node: OnnxNode) -> list[Value]:
     """Operators that are only known for constants."""
     return fold(importer, node)

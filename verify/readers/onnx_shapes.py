@@ -113,6 +113,9 @@ DOUBLE = 11
 CASTS = {1: np.float32, DOUBLE: np.float64}
 """Element types of ONNX that a tensor that depends on the input may be cast to."""
 
+WHOLE = (6, 7)
+"""int32 and int64, to which it may be cast as well; decimals are cut off."""
+
 INTEGER_CASTS = {2: np.uint8, 3: np.int8, 5: np.int16, 6: np.int32, 7: np.int64, 9: np.bool_}
 
 
@@ -122,6 +125,8 @@ def read_cast(importer: Importer, node: OnnxNode) -> list[Value]:
     value = importer.value(node, 0, tail=True)
     target = node.integer("to", 0)
     if isinstance(value, Variable):
+        if target in WHOLE:
+            return [importer.emit("Trunc", (value,), node, batch=value.batch)]
         if target not in CASTS:
             raise node.unsupported(f"a cast of a computed tensor to element type {target}")
         importer.double |= target == DOUBLE
