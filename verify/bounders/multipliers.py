@@ -53,21 +53,23 @@ def through_kink(node: Node, form: LinearForm, nu: Tensor, bounds: Bounds) -> Li
     Args:
         node: the kinked operator.
         form: over its output, dense, shape (batch, row, *node), with an error.
-        nu: any finite numbers, shape (batch, row, *node); ignored where the sign is known, as the
-            function is linear there.
+        nu: coefficients over z, shape (batch, row, *node), any finite numbers; NaN where the
+            function's own slope is to be taken, which takes a z whose sign is known.
         bounds: of z, shape (batch or 1, *node).
     """
     lower, upper = bounds.lower[:, None], bounds.upper[:, None]
     below, above = slopes_of(node)
     coeff = form.coeff
     open_ = ~((lower >= 0) | (upper <= 0))
-    linear = coeff * torch.where(lower >= 0, above, below)
-    given = torch.where(open_, nu, linear)
+    own = torch.isnan(nu)
+    slope = torch.where(lower >= 0, above, torch.where(open_, torch.nan, below))
+    given = torch.where(own, coeff * slope, nu)
     ends = torch.minimum(
         coeff * at(node, lower) - given * lower, coeff * at(node, upper) - given * upper
     )
-    # On a known side only the rounding of coeff * slope is left, which the charge below covers.
-    offset = torch.where(open_, ends.clamp(max=0), 0.0)
+    ends = torch.where(open_, ends.clamp(max=0), ends)
+    # By the function's own slope nothing is lost but rounding, which the charge below covers.
+    offset = torch.where(own, 0.0, ends)
     steep = torch.maximum(below.abs(), above.abs())
     size = (coeff.abs() * steep + given.abs()) * torch.maximum(lower.abs(), upper.abs())
     charge = gamma(node.size + 8, unit(coeff.dtype)) * size.flatten(2).sum(dim=2)

@@ -77,14 +77,14 @@ class Prover:
         return LinearForm(coeff, (weights @ self.const)[:, None], charge[:, None])
 
     def multipliers(self, values: Tensor) -> dict[str, Tensor]:
-        """The dual values of the rows that define z, laid out as the nodes are."""
+        """The dual values of the rows that define an open z, laid out as the nodes are."""
         found = {}
         for layer in self.program.layers:
-            shape = self.ledger.graph.node(layer.name).shape
-            nu = torch.zeros(len(values), shape.numel(), dtype=torch.float64)
-            last = layer.first_row + len(layer.kept)
-            nu[:, torch.from_numpy(layer.kept)] = values[:, layer.first_row : last]
-            found[layer.name] = nu.view(len(values), 1, *shape)
+            node = self.ledger.graph.node(layer.name)
+            nu = torch.full((len(values), node.size), torch.nan, dtype=torch.float64)
+            rows = torch.from_numpy(layer.first_row + layer.open_)
+            nu[:, torch.from_numpy(layer.kept[layer.open_])] = values[:, rows]
+            found[layer.name] = nu.view(len(values), 1, *node.shape)
         return found
 
     def tighter(self, domains: Sequence[Domain]) -> dict[str, Bounds]:

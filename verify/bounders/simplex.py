@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import highspy
+from highspy import _core
 import numpy as np
 from numpy.typing import NDArray
 
@@ -73,7 +74,7 @@ class Simplex:
         )
         self.now = self.whole
         self.offset = float(program.offsets[0])
-        self.highs = highspy.Highs()
+        self.highs = _core._Highs()  # the outer class prints a banner
         self.highs.setOptionValue("output_flag", False)
         for name, value in (("threads", 1), ("presolve", "off"), ("solver", "simplex")):
             self.highs.setOptionValue(name, value)
