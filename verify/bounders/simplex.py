@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import highspy
-from highspy import _core
 import numpy as np
+from highspy import _core
 from numpy.typing import NDArray
 
 from verify.bounders.lp import Index, Program, Vector, chord
@@ -64,7 +64,9 @@ class Simplex:
         layers = program.layers
         self.z = concatenated([layer.first_z + layer.open_ for layer in layers])
         self.h = concatenated([layer.first_h + np.arange(len(layer.open_)) for layer in layers])
-        self.row = concatenated([layer.first_chord + np.arange(len(layer.open_)) for layer in layers])
+        self.row = concatenated(
+            [layer.first_chord + np.arange(len(layer.open_)) for layer in layers]
+        )
         self.below = np.concatenate([np.zeros(0), *(layer.below for layer in layers)])
         self.above = np.concatenate([np.zeros(0), *(layer.above for layer in layers)])
         self.whole = Domain(
@@ -74,7 +76,7 @@ class Simplex:
         )
         self.now = self.whole
         self.offset = float(program.offsets[0])
-        self.highs = _core._Highs()  # the outer class prints a banner
+        self.highs: Any = _core._Highs()  # the outer class prints a banner
         self.highs.setOptionValue("output_flag", False)
         for name, value in (("threads", 1), ("presolve", "off"), ("solver", "simplex")):
             self.highs.setOptionValue(name, value)
@@ -158,7 +160,11 @@ def model_of(program: Program) -> Any:
     matrix = program.matrix
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = matrix.shape[1], matrix.shape[0]
-    lp.col_cost_, lp.col_lower_, lp.col_upper_ = program.objectives[0].toarray()[0], program.lower, program.upper
+    lp.col_cost_, lp.col_lower_, lp.col_upper_ = (
+        program.objectives[0].toarray()[0],
+        program.lower,
+        program.upper,
+    )
     lp.row_lower_, lp.row_upper_ = program.low, program.high
     lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
     lp.a_matrix_.start_ = matrix.indptr

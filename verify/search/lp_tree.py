@@ -21,7 +21,7 @@ from torch import Tensor
 
 from verify.bounders.lp import Vector
 from verify.bounders.safe_lp import Prover
-from verify.bounders.simplex import CUT_OFF, INFEASIBLE, LATE, OPTIMAL, Domain, Simplex, Solved
+from verify.bounders.simplex import CUT_OFF, INFEASIBLE, OPTIMAL, Domain, Simplex, Solved
 
 BATCH = 64
 """Claims evaluated at once."""
@@ -94,7 +94,9 @@ class LpTree:
         self.gains = np.zeros((2, len(self.simplex.z)))
         self.tries = np.zeros((2, len(self.simplex.z)))
 
-    def run(self, deadline: float, most: float = np.inf, tell: Callable[[], None] | None = None) -> bool:
+    def run(
+        self, deadline: float, most: float = np.inf, tell: Callable[[], None] | None = None
+    ) -> bool:
         """Search until all is closed (True), or a point is found, time or nodes are up (False)."""
         if not self.nodes:
             self.bound_node(self.simplex.whole, 0, deadline)
@@ -188,14 +190,14 @@ class LpTree:
             return
         proved = evaluated(self.prover, claims)
         for claim, bound in zip(claims, proved.tolist(), strict=True):
-            if np.isfinite(bound) and bound > self.aim:
+            if bound > self.aim:
                 self.bound = min(self.bound, bound)
                 continue
             self.simplex.move(claim.domain)
             solved = self.simplex.solve()
             if solved.duals is not None and solved.status in (OPTIMAL, INFEASIBLE):
                 (again,) = evaluated(self.prover, [Claim(claim.domain, solved, claim.depth)])
-                if bool(torch.isfinite(again)) and float(again) > self.aim:
+                if float(again) > self.aim:
                     self.bound = min(self.bound, float(again))
                     continue
             if solved.columns is not None and solved.status == OPTIMAL:
@@ -216,27 +218,21 @@ def half(domain: Domain, place: int, side: int) -> Domain:
 
 
 def evaluated(prover: Prover, claims: list[Claim]) -> Tensor:
-    """Rigorous bounds of claims; +1 or less for an infeasible one, whose rows count for nothing.
+    """Rigorous bounds of claims, +inf where the domain is proved empty; -inf shows nothing.
 
     Whether HiGHS's ray has the sign of our multipliers is not relied upon: both are evaluated.
     """
     rays = torch.tensor([claim.solved.ray for claim in claims])
-    duals = [claim.solved.duals for claim in claims]
-    known = [values for values in duals if values is not None]
-    weights = prover.weights(torch.from_numpy(np.stack(known)))
+    known = [claim.solved.duals for claim in claims if claim.solved.duals is not None]
     domains = [claim.domain for claim in claims]
-    if prover.program.first_unsafe is None:
-        weights = torch.where(rays[:, None], 0.0, weights)
+    # A ray shows that the domain is empty: the rows of the output count for nothing there.
+    weights = torch.where(rays[:, None], 0.0, prover.weights(torch.from_numpy(np.stack(known))))
     bound = prover.prove(domains, known, weights)
+    bound = torch.where(torch.isfinite(bound), bound, -torch.inf)
     if bool(rays.any()):
-        picked = rays.nonzero().flatten().tolist()
-        turned = [-known[i] for i in picked]
-        other = torch.from_numpy(np.stack(turned))
-        weight = prover.weights(other)
-        if prover.program.first_unsafe is None:
-            weight = torch.zeros_like(weight)
-        again = prover.prove([domains[i] for i in picked], turned, weight)
-        bound[rays] = torch.where(torch.isnan(bound[rays]), again, torch.maximum(bound[rays], again))
-        # An empty domain is closed whatever the aim.
-        bound[rays] = torch.where(bound[rays] > 0, torch.inf, bound[rays])
+        picked = rays.nonzero().flatten()
+        turned = [-known[i] for i in picked.tolist()]
+        again = prover.prove([domains[i] for i in picked.tolist()], turned, weights[picked])
+        empty = (bound[picked] > 0) | (torch.isfinite(again) & (again > 0))
+        bound[picked] = torch.where(empty, torch.inf, -torch.inf).to(bound.dtype)
     return bound

@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
+from scipy.optimize import linprog
 from torch import Tensor
 
 from verify.bounders.alpha_crown import AlphaCrown
@@ -36,6 +40,8 @@ from verify.values.result import StopReason, Verdict
 from verify.values.rounding import FLOAT32
 
 METHOD = "lp-tree"
+INWARD = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
+"""How far towards the middle of the input constraints candidates are moved, as a share."""
 WITHIN_ROUNDING = (
     "some part of the box is within rounding of the property's edge: no exact program can tell"
 )
@@ -64,7 +70,8 @@ class Milp:
         watch: Watcher | None = None,
     ) -> Outcome:
         """The verdict within the budget; see `verify.search.outcome.Search`."""
-        why = f"{sum(n.size for n in graph.nodes if n.op in KINKED)} neurons: signs by linear programs"
+        neurons = sum(node.size for node in graph.nodes if node.op in KINKED)
+        why = f"{neurons} neurons: their signs by linear programs"
         reason = unfit(graph)
         if reason:
             return Outcome(Verdict.UNKNOWN, METHOD, why, reason)
@@ -95,12 +102,13 @@ class Hunt:
     refute: Refuter | None
     budget: Budget
     watch: Watcher | None
-    bounds: dict[str, Bounds]
+    bounds: Mapping[str, Bounds]
     why: str
     domains: int = 0
     witness: Tensor | None = None
     missed: bool = False
     clause: Halfspaces | None = None
+    middle: Tensor | None = None
 
     def over(self, settings: Milp, margin: Tensor, neurons: int, entries: int) -> Outcome:
         """Clauses from the least proved to the best; the first that stays open ends the matter."""
@@ -116,7 +124,7 @@ class Hunt:
             tree = self.tree(account, self.case.clauses[i], neurons, entries)
             if isinstance(tree, str):
                 return self.unknown(tree, best[i])
-            closed = tree.run(self.budget.deadline, tell=lambda t=tree: self.tell(t))
+            closed = tree.run(self.budget.deadline, tell=partial(self.tell, tree))
             self.domains += tree.nodes
             if self.witness is not None:
                 return Outcome(
@@ -131,9 +139,7 @@ class Hunt:
 
     def unknown(self, reason: str, bound: float) -> Outcome:
         """No decision."""
-        return Outcome(
-            Verdict.UNKNOWN, METHOD, self.why, reason, bound=bound, domains=self.domains
-        )
+        return Outcome(Verdict.UNKNOWN, METHOD, self.why, reason, bound=bound, domains=self.domains)
 
     def tree(self, account: Ledger, clause: Halfspaces, neurons: int, entries: int) -> LpTree | str:
         """The tree of one clause, or why there is none."""
@@ -147,22 +153,34 @@ class Hunt:
         if relaxed.matrix.nnz > entries:
             return f"a program of {relaxed.matrix.nnz} entries, more than {entries}"
         shape = self.graph.output.shape
-        prover = Prover(
-            account, relaxed, clause.coeff.view(-1, *shape), clause.const, inputs
-        )
+        prover = Prover(account, relaxed, clause.coeff.view(-1, *shape), clause.const, inputs)
         self.clause = clause
         simplex = Simplex(relaxed)
         return LpTree(simplex, prover, self.judged, slack=slack_of(prover, simplex))
 
     def judged(self, point: Vector) -> bool:
-        """Whether the runtime confirms a program's optimum as a counterexample."""
+        """Whether the runtime confirms a program's optimum as a counterexample.
+
+        Optima lie on the edges of input constraints, where rounding to float32 can put them
+        outside; so points a little further inside are tried too.
+        """
         assert self.clause is not None
-        x = within(torch.from_numpy(point.copy()), self.case)
-        output = run(self.graph, x.to(torch.float64).view(1, *self.graph.input.shape))
-        if not bool(self.clause.contain(output)[0]) or self.refute is None:
+        x = torch.from_numpy(point.copy())[None]
+        if len(self.case.inputs):
+            x = torch.lerp(x, self.inner(), torch.tensor(INWARD, dtype=torch.float64)[:, None])
+        x = within(x, self.case)
+        output = run(self.graph, x.to(torch.float64).view(-1, *self.graph.input.shape))
+        met = self.clause.contain(output) & self.case.inputs.contain(x)
+        if not bool(met.any()) or self.refute is None:
             return False
-        self.witness = self.refute.check(x[None])
+        self.witness = self.refute.check(x[met])
         return self.witness is not None
+
+    def inner(self) -> Tensor:
+        """A point of the box far from the edges of the input constraints, (1, inputs)."""
+        if self.middle is None:
+            self.middle = innermost(self.case)
+        return self.middle
 
     def tell(self, tree: LpTree) -> None:
         """Report progress."""
@@ -171,13 +189,28 @@ class Hunt:
             self.watch(Progress(done, len(tree.open_), tree.least()))
 
 
-def within(point: Tensor, case: Case) -> Tensor:
-    """The nearest float32 point inside the box, (inputs,)."""
-    x = point.clamp(case.lower, case.upper).to(torch.float32)
+def within(points: Tensor, case: Case) -> Tensor:
+    """The nearest float32 points inside the box, (batch, inputs)."""
+    x = points.clamp(case.lower, case.upper).to(torch.float32)
     wide = x.to(torch.float64)
     up, down = x.new_full((), math.inf), x.new_full((), -math.inf)
     x = torch.where(wide < case.lower, torch.nextafter(x, up), x)
     return torch.where(wide > case.upper, torch.nextafter(x, down), x)
+
+
+def innermost(case: Case) -> Tensor:
+    """The point that keeps the most distance to the input constraints; the centre if none can."""
+    rows, const = case.inputs.coeff.numpy(), case.inputs.const.numpy()
+    size = np.linalg.norm(rows, axis=1, keepdims=True)
+    found = linprog(
+        np.append(np.zeros(rows.shape[1]), -1.0),
+        A_ub=np.hstack([rows, size]),
+        b_ub=-const,
+        bounds=[*zip(case.lower.tolist(), case.upper.tolist(), strict=True), (None, 1.0)],
+    )
+    if not found.success:
+        return ((case.lower + case.upper) / 2)[None]
+    return torch.from_numpy(found.x[None, :-1].copy())
 
 
 def slack_of(prover: Prover, simplex: Simplex) -> float:
