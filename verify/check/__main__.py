@@ -1,15 +1,19 @@
-"""`python -m verify.check CERTIFICATE MODEL PROPERTY`: exit code 0 if the proof holds, else 1."""
+"""`python -m verify.check CERTIFICATE MODEL PROPERTY`: exit code 0 if the proof holds, else 1.
+
+In place of a certificate, a counterexample as `verify prop --out` writes it is checked as well.
+"""
 
 import hashlib
 import sys
 from pathlib import Path
 
 from verify.check.certificate import read_certificate
-from verify.check.network import read_network
+from verify.check.network import Network, read_network
 from verify.check.onnx_bytes import MOST_BYTES, read_model, unpacked
 from verify.check.refusal import Refusal
 from verify.check.tree import check_case
-from verify.check.vnnlib import read_property
+from verify.check.vnnlib import Case, read_property
+from verify.check.witness import check_witness
 
 
 def content(path: str) -> bytes:
@@ -24,20 +28,28 @@ def content(path: str) -> bytes:
 
 def check(certificate: bytes, model: bytes, prop: bytes) -> str:
     """What was proved, in one line; raises Refusal if anything is missing."""
-    cert = read_certificate(certificate)
     model, prop = unpacked(model), unpacked(prop)
+    if certificate.lstrip().startswith(b"sat"):
+        network, cases = subject(model, prop)
+        return check_witness(certificate.decode("ascii", "replace"), network, cases)
+    cert = read_certificate(certificate)
     for what, data, stated in (("model", model, cert.model), ("property", prop, cert.property)):
         if hashlib.sha256(data).hexdigest() != stated:
             raise Refusal(f"the certificate is about another {what}")
-    network = read_network(read_model(model))
-    sizes = network.size(network.input_name), network.size(network.output_name)
-    try:
-        cases = read_property(prop.decode("utf-8"), *sizes)
-    except UnicodeDecodeError:
-        raise Refusal("the property is no text") from None
+    network, cases = subject(model, prop)
     leaves = sum(check_case(cert, number, network, case) for number, case in enumerate(cases))
     meaning = "in real arithmetic only" if cert.real else "for every float32 execution"
     return f"the property holds {meaning} ({len(cases)} case(s), {leaves} leaves)"
+
+
+def subject(model: bytes, prop: bytes) -> tuple[Network, list[Case]]:
+    """The network and the property's cases, from the unpacked files."""
+    network = read_network(read_model(model))
+    sizes = network.size(network.input_name), network.size(network.output_name)
+    try:
+        return network, read_property(prop.decode("utf-8"), *sizes)
+    except UnicodeDecodeError:
+        raise Refusal("the property is no text") from None
 
 
 def main(arguments: list[str]) -> int:
