@@ -26,8 +26,28 @@ from verify.values.spec import Spec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Goal:
+    """What must hold of the outputs: of each clause, one row positive.
+
+    Attributes:
+        coeff: shape (row, out), float64.
+        const: shape (row,), float64.
+        clauses: the rows of each clause.
+    """
+
+    coeff: Tensor
+    const: Tensor
+    clauses: tuple[tuple[int, ...], ...]
+
+    @property
+    def longest(self) -> int:
+        """The most rows of a clause."""
+        return max(len(rows) for rows in self.clauses)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Planes:
-    """Rows of a spec bounded on boxes: row >= coeff·x + const for every x of the box.
+    """Rows bounded on boxes: row >= coeff·x + const for every x of the box.
 
     It holds for every execution that the bounder's rounding covers, with coeff and const read as
     exact numbers.
@@ -37,11 +57,14 @@ class Planes:
         const: shape (batch, row), float64.
         least: lower bounds of the rows over the box, (batch, row), float64; at least what the plane
             gives, and often more.
+        weight: how much each clause may gain from halving each input, in any unit,
+            (batch, clause, inputs).
     """
 
     coeff: Tensor
     const: Tensor
     least: Tensor
+    weight: Tensor
 
 
 class PlaneBounder(Protocol):
@@ -52,9 +75,26 @@ class PlaneBounder(Protocol):
         ...
 
     @property
+    def clauses(self) -> tuple[tuple[int, ...], ...]:
+        """The planes of each clause: if it can be met, all of them can be <= 0 at once."""
+        ...
+
+    @property
     def batch(self) -> int:
         """How many boxes at once are fastest."""
         ...
+
+
+def smear(coeff: Tensor, width: Tensor) -> Tensor:
+    """|slope|·width of rows, with a share of the longest edge: slopes say how much a row moves, not
+    how much of that its bound loses, so every input counts for something.
+
+    Args:
+        coeff: shape (batch, row, inputs).
+        width: of the boxes, (batch, inputs).
+    """
+    size = coeff.abs()
+    return (size + size.mean(dim=2, keepdim=True)) * width[:, None]
 
 
 class Walk(BackwardPass):
@@ -70,15 +110,18 @@ class CrownPlanes:
 
     Attributes:
         graph: float64.
-        coeff: rows of the spec, shape (row, out), float64.
-        const: shape (row,).
+        goal: the rows.
         rounding: which executions the planes hold for.
     """
 
     graph: Graph
-    coeff: Tensor
-    const: Tensor
+    goal: Goal
     rounding: Rounding = FLOAT32
+
+    @property
+    def clauses(self) -> tuple[tuple[int, ...], ...]:
+        """The rows themselves."""
+        return self.goal.clauses
 
     @property
     def batch(self) -> int:
@@ -90,7 +133,8 @@ class CrownPlanes:
         """Bound every node, then the rows."""
         shape = (len(lower), *self.graph.input.shape)
         region = Box(lower.to(torch.float64).view(shape), upper.to(torch.float64).view(shape))
-        spec = Spec(self.coeff.expand(len(lower), -1, -1), self.const.expand(len(lower), -1))
+        rows, offsets = self.goal.coeff, self.goal.const
+        spec = Spec(rows.expand(len(lower), -1, -1), offsets.expand(len(lower), -1))
         walk = Walk(self.graph, region, self.rounding, budget)
         for name in walk.names():
             if lookup(walk.graph.node(name)).relax is not None:
@@ -104,4 +148,7 @@ class CrownPlanes:
         assert pulled.error is not None
         paid = pulled.error * SPARE[torch.float64]
         const = pulled.const - paid - (pulled.const.abs() + paid) * (4 * UNIT_FLOAT64)
-        return Planes(pulled.coeff.flatten(2), const, least)
+        coeff = pulled.coeff.flatten(2)
+        moved = smear(coeff, upper - lower)
+        weight = [moved[:, list(rows)].sum(dim=1) for rows in self.goal.clauses]
+        return Planes(coeff, const, least, torch.stack(weight, dim=1))

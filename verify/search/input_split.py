@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verify.bounders.planes import CrownPlanes, PlaneBounder
+from verify.bounders.dense import dense_planes
+from verify.bounders.planes import CrownPlanes, Goal, PlaneBounder
 from verify.graph.ir import Graph
 from verify.search.clipping import down, hull, up
 from verify.search.frontier import Boxes, Frontier
@@ -119,8 +120,7 @@ class InputSplit:
         if any(not len(clause) for clause in case.clauses):
             return self.unconditional(graph, case, refute)
         workers = self.workers or processors()
-        spec = case.spec()
-        bounder = bounder_for(graph, spec.coeff[0], spec.const[0])
+        bounder = bounder_for(graph, goal_of(case))
         threads = torch.get_num_threads()
         # Each worker computes alone: many small products gain nothing from threads of their own.
         torch.set_num_threads(1)
@@ -160,19 +160,18 @@ class Hunt:
         self.search, self.graph, self.case = search, graph, case
         self.bounder, self.refute, self.budget, self.watch = bounder, refute, budget, watch
         self.single = graph.to(torch.float32)
-        sizes = [len(clause) for clause in case.clauses]
-        ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-        extra = list(range(ends[-1], ends[-1] + len(case.inputs)))
-        self.own = [list(range(e - n, e)) for n, e in zip(sizes, ends, strict=True)]
-        self.clauses = [rows + extra for rows in self.own]
+        # Linear constraints on the inputs cut every clause's part.
+        tied = range(-len(case.inputs), 0)
+        self.own = [list(rows) for rows in bounder.clauses]
+        self.clauses = [[*rows, *tied] for rows in self.own]
         root = Boxes(
             down(case.lower)[None].to(torch.float32),
             up(case.upper)[None].to(torch.float32),
             torch.full((1,), -torch.inf, dtype=torch.float64),
-            torch.ones(1, len(sizes), dtype=torch.bool),
+            torch.ones(1, len(self.own), dtype=torch.bool),
             torch.zeros(1, dtype=torch.int64),
         )
-        per_box = 8 * case.lower.numel() + len(sizes) + 16
+        per_box = 8 * case.lower.numel() + len(self.own) + 16
         # Half of the memory: past it the newest go first, and each level adds a batch at most.
         self.frontier = Frontier(root, max(1024, budget.memory // (2 * per_box)))
         self.bounded, self.numbers = 0, 1
@@ -230,20 +229,14 @@ class Hunt:
         low, high = lower, upper
         if self.search.clip:
             low, high, open_ = hull(lower, upper, coeff, const, self.clauses, open_)
-        # The row nearest to being positive is the one to work on.
-        rows = known(planes.least).clone()
-        for number, own in enumerate(self.own):
-            rows[:, own] = torch.where(open_[:, number, None], rows[:, own], -torch.inf)
-        worst = best.argmin(dim=1)
-        chosen = torch.stack([rows[:, own].argmax(dim=1) + own[0] for own in self.own], dim=1)
-        chosen = chosen.gather(1, worst[:, None])
-        slope = planes.coeff.gather(1, chosen[:, :, None].expand(-1, -1, coeff.shape[2]))[:, 0]
-        corner = torch.where(slope > 0, lower, upper)
-        weight = torch.zeros_like(lower)
-        for number, own in enumerate(self.own):
-            part = planes.coeff[:, own].abs().sum(dim=1)
-            weight += torch.where(open_[:, number, None], part, 0.0)
         alive = open_.any(dim=1)
+        weight = torch.where(open_[:, :, None], planes.weight, 0.0).sum(dim=1)
+        # The row nearest to being positive, of the worst clause, is lowest in a corner.
+        worst = best.argmin(dim=1)
+        rows = torch.stack([known(planes.least[:, r]).argmax(dim=1) for r in self.own], dim=1)
+        firsts = torch.stack([torch.tensor(r)[rows[:, i]] for i, r in enumerate(self.own)], dim=1)
+        chosen = firsts.gather(1, worst[:, None])[:, :, None].expand(-1, -1, lower.shape[1])
+        corner = torch.where(planes.coeff.gather(1, chosen)[:, 0] > 0, lower, upper)
         points = torch.cat((((lower + upper) / 2)[alive], corner[alive]))
         return Looked(boxes, open_, bound, low, high, weight, self.meeting(points))
 
@@ -332,9 +325,18 @@ class Hunt:
         self.frontier.put(Boxes(low.scatter(1, axis, value), high, bound, open_, names[:, 1]))
 
 
-def bounder_for(graph: Graph, coeff: Tensor, const: Tensor) -> PlaneBounder:
+def goal_of(case: Case) -> Goal:
+    """The rows that must be positive, and which of them make a clause."""
+    spec = case.spec()
+    sizes = [len(clause) for clause in case.clauses]
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    clauses = tuple(tuple(range(e - n, e)) for n, e in zip(sizes, ends, strict=True))
+    return Goal(spec.coeff[0], spec.const[0], clauses)
+
+
+def bounder_for(graph: Graph, goal: Goal) -> PlaneBounder:
     """The fastest bounder that can read the network."""
-    return CrownPlanes(graph, coeff, const)
+    return dense_planes(graph, goal) or CrownPlanes(graph, goal)
 
 
 def processors() -> int:
@@ -350,11 +352,11 @@ def known(values: Tensor) -> Tensor:
 
 
 def cuts(low: Tensor, high: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where to halve boxes: the input that moves the rows most.
+    """Where to halve boxes: the input that matters most.
 
     Args:
         low, high: float64 holding float32 numbers, shape (batch, inputs).
-        weight: |slope| of the rows per input, same shape.
+        weight: how much halving each input may gain, same shape.
 
     Returns:
         Per box the axis, the value there, and whether there is a float32 strictly inside.
@@ -362,9 +364,6 @@ def cuts(low: Tensor, high: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Ten
     middle = (low / 2 + high / 2).to(torch.float32).to(torch.float64)
     splittable = (middle > low) & (middle < high)
     width = high - low
-    # Slopes say how much a row moves, not how much of that its bound loses: so every input counts
-    # for something.
-    score = width * (weight + weight.mean(dim=1, keepdim=True))
-    score = torch.where(torch.isfinite(score), score, width)
+    score = torch.where(torch.isfinite(weight), weight, width)
     axis = torch.where(splittable, score, -1.0).argmax(dim=1)
     return axis, middle.gather(1, axis[:, None])[:, 0], splittable.any(dim=1)
