@@ -73,7 +73,7 @@ class Layered:
     noise: Tensor
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Walked:
     """One evaluation of rows.
 
@@ -146,22 +146,21 @@ def ascended(
         None if done.lines is None else done.lines.lower[boxes, None].expand(-1, len(member), -1)
         for done in walk.done
     ]
-    best: Walked | None = None
+    best = now = evaluated(walk, boxes, shares, slopes, size)
     step = FIRST
-    for turn in range(STEPS):
-        now = evaluated(walk, boxes, shares, slopes, size)
-        if best is None:
-            best = now
-        else:
-            better = now.least > best.least
-            best.coeff = torch.where(better[:, :, None], now.coeff, best.coeff)
-            best.const = torch.where(better, now.const, best.const)
-            best.least = torch.where(better, now.least, best.least)
-        if turn + 1 < STEPS and bool((~(best.least > 0)).any()):
-            shares, slopes = climbed(walk, boxes, shares, slopes, now, step)
-            step *= SHRINK
-        else:
+    for _ in range(1, STEPS):
+        if bool((best.least > 0).all()):
             break
+        shares, slopes = climbed(walk, boxes, shares, slopes, now, step)
+        now = evaluated(walk, boxes, shares, slopes, size)
+        better = now.least > best.least
+        best = Walked(
+            torch.where(better[:, :, None], now.coeff, best.coeff),
+            torch.where(better, now.const, best.const),
+            torch.where(better, now.least, best.least),
+            now.met,
+        )
+        step *= SHRINK
     causes = blamed(walk, boxes, now.met)
     width = 2 * walk.radius[boxes].to(torch.float64)
     moved = smear(best.coeff, width)
