@@ -103,7 +103,6 @@ class UnsafeSearch:
         *,
         effort: float = 1.0,
         deadline: float = math.inf,
-        surrogate: Model | None = None,
     ) -> Tensor | None:
         """What was found and confirmed, or None.
 
@@ -114,7 +113,6 @@ class UnsafeSearch:
             confirm: decides which candidates count.
             effort: scales samples, restarts and seconds; below 0.1 the steps as well.
             deadline: on the clock of `time.monotonic`.
-            surrogate: a model of like outputs to take gradients of, where the model's own vanish.
         """
         if not lower.shape == upper.shape or not bool((lower <= upper).all()):
             raise AttackInputError("boxes need lower <= upper, of one shape (box, inputs)")
@@ -126,7 +124,6 @@ class UnsafeSearch:
             confirm,
             min(deadline, time.monotonic() + self.seconds * max(effort, 0.005)),
             torch.Generator().manual_seed(self.seed),
-            surrogate or model,
         )
         count = max(2 * len(lower), round(self.samples * effort))
         found = hunt.sample(count)
@@ -167,7 +164,6 @@ class Hunt:
     confirm: Confirm
     deadline: float
     random: torch.Generator
-    surrogate: Model
     scale: Tensor = field(init=False)
     best: Lanes | None = None
     refused: int = 0
@@ -261,7 +257,7 @@ class Hunt:
         for _ in range(2):
             leaf = points.detach().requires_grad_(True)
             with torch.enable_grad():
-                outputs = self.surrogate(leaf).flatten(1)
+                outputs = self.model(leaf).flatten(1)
                 way = torch.rand(outputs.shape, generator=self.random) * 2 - 1
                 (slope,) = torch.autograd.grad((way * outputs).sum(), leaf)
             half = (self.upper[box] - self.lower[box]) / 2
@@ -281,13 +277,10 @@ class Hunt:
         for step in range(steps):
             leaf = points.detach().requires_grad_(True)
             with torch.enable_grad():
-                rows = self.goal.rows(self.surrogate(leaf))
+                rows = self.goal.rows(self.model(leaf))
                 loss = self.loss(rows).gather(1, own).sum()
                 (slope,) = torch.autograd.grad(loss, leaf)
             seen = rows.detach()
-            if self.surrogate is not self.model:
-                with torch.no_grad():
-                    seen = self.goal.rows(self.model(points))
             found = self.offered(points, seen)
             if found is not None or self.over():
                 return found

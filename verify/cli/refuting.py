@@ -10,15 +10,18 @@ from torch import Tensor
 
 from attacks.unsafe import Goal, UnsafeSearch
 from verify.graph.ir import Graph
+from verify.ops.registry import lookup
 from verify.runtime import with_tail
 from verify.search.outcome import Refuter
 from verify.search.questions import RefuterFor
 from verify.search.replaying import Replaying
 from verify.search.stating import is_classification
-from verify.traverse import run
 from verify.values.bounds import Bounds
 from verify.values.budget import Budget
 from verify.values.property import Case
+
+STEPS = ("Sign", "Floor", "Ceil", "Round")
+"""Operators whose slope is 0 wherever there is one."""
 
 
 @dataclass(eq=False)
@@ -79,7 +82,7 @@ class AttackRefuter:
 
     def outputs(self, graph: Graph, points: Tensor) -> Tensor:
         """What the rows are over."""
-        output = run(graph, points.view(-1, *graph.input.shape))
+        output = straight(graph, points.view(-1, *graph.input.shape))
         if graph.tail is not None and not is_classification(self.replay.case):
             output = with_tail(output, graph.tail)
         flat = output.flatten(1)
@@ -95,6 +98,25 @@ class AttackRefuter:
         spec = self.case.spec()
         assert spec.clause is not None
         return Goal(spec.coeff[0].float(), spec.const[0].float(), spec.clause)
+
+
+def straight(graph: Graph, x: Tensor) -> Tensor:
+    """The network's output, with a slope through operators that have none.
+
+    A sign passes on the slope of tanh(z / s), s the usual size of z: "straight through" (Bengio et
+    al. 2013, arXiv:1308.3432); a floor passes on that of z. Values are the network's own.
+    """
+    values = {graph.input.name: x}
+    for node in graph.nodes[1:]:
+        inputs = [values[name] for name in node.inputs]
+        value = lookup(node).forward(node, *inputs)
+        if node.op in STEPS and torch.is_grad_enabled():
+            (z,) = inputs
+            size = z.detach().flatten(1).abs().mean(dim=1).clamp(min=1e-12)
+            soft = torch.tanh(z / size.view(-1, *[1] * (z.ndim - 1))) if node.op == "Sign" else z
+            value = soft + (value - soft).detach()
+        values[node.name] = value
+    return values[graph.output.name]
 
 
 def floats_of_boxes(lower: Tensor, upper: Tensor, whole: Bounds) -> Bounds:

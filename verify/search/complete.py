@@ -26,6 +26,14 @@ from verify.values.result import StopReason, Verdict
 RefuterFor = Callable[[int, Case], Refuter]
 """The number of a case and what the search makes of it -> what looks for its counterexamples."""
 
+MORE, LONG_EFFORT, LAST_ROUNDS = 0.2, 4.0, 10
+"""Effort of the attack before bounds of large networks, of one that is all that is left to do, and
+how often that is repeated."""
+FEW_CASES = 8
+"""Up to so many cases are attacked before anything is bounded."""
+STAGE_SHARE = 0.4
+"""Of the time that is left, for one bounder before the search."""
+
 Stage = tuple[str, Bounder]
 """A bounder and its name."""
 
@@ -89,6 +97,7 @@ class Course:
     left: list[Open] = field(default_factory=list)
     method: str = ""
     bound: float = math.inf
+    slow: bool = False
 
     def say(self, why: str) -> None:
         """Keep a reason, once."""
@@ -167,7 +176,7 @@ def decided(course: Course, stated: Property) -> Decision:
     free = [entry for entry in left if any(not len(c) for c in entry.case.clauses)]
     if free:
         return without_output(course, free)
-    if len(left) <= 8:
+    if len(left) <= FEW_CASES:
         found = course.attack(left, GLANCE)
         if found is not None:
             return found
@@ -196,15 +205,19 @@ def bounded(course: Course, left: list[Open]) -> Decision:
     Where few inputs vary, halving boxes proves more in the time that slopes would take. Where one
     case is open and neurons are to be split, that search begins with the slopes of all neurons.
     """
-    cheap: tuple[Stage, ...] = (("ibp", Interval()), ("crown", Crown()))
-    found = staged(course, left, cheap)
-    if found is not None:
-        return found
+    found = staged(course, left, (("ibp", Interval()),))
     few = all(is_few(entry.case) for entry in course.left)
-    found = course.attack(course.left, FEW_EFFORT if few else 1.0)
+    if found is None and not few and len(course.left) <= FEW_CASES:
+        # Large networks, where one pass of bounds costs more than many steps of an attack.
+        found = course.attack(course.left, MORE)
+    found = found or staged(course, course.left, (("crown", Crown()),))
     if found is not None:
         return found
-    if not few:
+    thorough = LONG_EFFORT if course.slow else 1.0
+    found = course.attack(course.left, FEW_EFFORT if few else thorough)
+    if found is not None:
+        return found
+    if not few and not course.slow:
         ascent = Ascent(ITERATIONS)
         slopes = AlphaCrown(ascent=ascent, enough=0.0, intermediate=False)
         every = AlphaCrown(ascent=ascent, enough=0.0)
@@ -220,13 +233,18 @@ def staged(course: Course, left: list[Open], stages: tuple[Stage, ...]) -> Decis
     """One bounder after another; None while something is open and time is left."""
     for name, bounder in stages:
         before = len(left)
-        left, late = narrowed(course.graph, bounder, left, course.budget)
+        # A network may be so large that its bounds take all the time: attacks get theirs, too.
+        share = course.budget.share(STAGE_SHARE)
+        left, late = narrowed(course.graph, bounder, left, share)
         course.left = left
         course.domains += before
         if not left:
             return course.decision(Verdict.VERIFIED, name)
-        if late:
+        if late and course.over():
             return undecided(course, left, name, late=True)
+        if late:
+            course.slow = True
+            course.say(f"{name} took its share of the time")
     return None
 
 
@@ -248,6 +266,9 @@ def searched(course: Course, left: list[Open]) -> Decision:
                 break
         course.left = [entry, *waiting]
         if outcome is None or outcome.verdict is not Verdict.VERIFIED:
+            found = last_attack(course, entry)
+            if found is not None:
+                return found
             late = course.over()
             reason = "" if outcome is None else outcome.reason
             method = "alpha-crown" if outcome is None else outcome.method
@@ -255,6 +276,15 @@ def searched(course: Course, left: list[Open]) -> Decision:
         course.method = outcome.method
         course.bound = min(course.bound, outcome.bound)
     return course.decision(Verdict.VERIFIED, course.method, bound=course.bound)
+
+
+def last_attack(course: Course, entry: Open) -> Decision | None:
+    """Spend what time is left on other random points; once, where there is no end to it."""
+    for _ in range(1 if math.isinf(course.budget.deadline) else LAST_ROUNDS):
+        found = course.attack([entry], LONG_EFFORT)
+        if found is not None or course.over():
+            return found
+    return None
 
 
 def undecided(
