@@ -15,6 +15,7 @@ from tests.nets import FAMILIES, dense_net
 from verify.bounders.beta_crown import Climb, climb
 from verify.bounders.beta_proof import prove
 from verify.bounders.domains import Domains, joined
+from verify.bounders.refining import Refining, refine
 from verify.bounders.slopes import Ascent
 from verify.branchers.babsr import candidates
 from verify.branchers.filtered import Filtered, children
@@ -237,6 +238,42 @@ def test_multipliers_help() -> None:
     assert float((with_beta - plain).mean()) > 0.01
     assert bool((with_beta <= domains.value.double() + 1e-4).all())
     assert float((with_beta - domains.value.double()).abs().max()) < 1e-2
+
+
+@pytest.mark.parametrize("first_weight", [0.0, 0.3])
+@pytest.mark.parametrize("kind", ["relu", "residual"])
+def test_refined_bounds_hold_where_the_clause_is_met(kind: str, first_weight: float) -> None:
+    """No sampled point that keeps the splits and meets the clause leaves the refined bounds."""
+    graph = FAMILIES[kind](1)
+    case = case_of(graph, 1, 0.3)
+    generator = torch.Generator().manual_seed(5)
+    x = torch.rand(4000, graph.input.size, generator=generator, dtype=torch.float64)
+    x = (case.lower + (case.upper - case.lower) * x).view(-1, *graph.input.shape)
+    # The least tenth of the sampled values meets the clause.
+    values = case.clauses[0].values(run(graph, x))[:, 0]
+    case = case_of(graph, 1, 0.3, shift=-float(values.quantile(0.1)))
+    root, domains = part_way(graph, case, 1)
+    met = case.clauses[0].values(run(graph, x))[:, 0] <= 0
+    held = inside(root, graph, domains, x[met]) & (domains.clause == 0)[:, None]
+    most = held.sum(dim=1).argmax()
+    domain, kept = domains.take(most[None]), x[met][held[most]]
+    assert len(kept)
+    how = Refining(first_weight=first_weight)
+    found = refine(root.proof, root.frame, root.clauses, root.others, domain, how)
+    values_at = evaluate(graph, kept)
+    gained = 0
+    for layer in root.frame.layers:
+        z = values_at[layer.source].flatten(1)
+        alive = root.proof.kept.get(layer.name)
+        z = z if alive is None else z[:, alive]
+        bounds = found.proof.bounds[layer.source]
+        lower, upper = bounds.lower.flatten(), bounds.upper.flatten()
+        assert bool(((z >= lower - 1e-9) & (z <= upper + 1e-9)).all())
+        before = root.proof.bounds[layer.source]
+        gained += int((lower > before.lower.flatten() + 1e-3).sum())
+        gained += int((upper < before.upper.flatten() - 1e-3).sum())
+    assert gained > 0
+    assert not found.empty
 
 
 def test_children_are_smaller_and_joined_keeps_them() -> None:

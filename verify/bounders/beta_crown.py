@@ -23,6 +23,7 @@ from torch import Tensor
 from verify.bounders.domain_walk import Chords, Walk, settled
 from verify.bounders.domains import Domains, Frame
 from verify.bounders.slopes import SMALLEST_STEP
+from verify.graph.ir import Node
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,11 +119,26 @@ def walk_of(frame: Frame, clauses: Clauses, domains: Domains, chords: Chords) ->
     const = torch.bmm(weight, clauses.const[domains.clause][:, :, None])[:, 0, 0]
     output = frame.graph.output
     pushed = None
-    if domains.slots.shape[1]:
+    targeted = bool(domains.push.any())
+    if domains.slots.shape[1] or targeted:
         wide = rows.new_zeros(len(domains), frame.columns + 1)
-        pushed = wide.scatter_add_(1, domains.slots, -domains.beta * domains.sign)[:, :-1]
-    rows = rows.view(len(domains), 1, *output.shape)
-    return Walk(frame, chords, domains.alpha, pushed, output.name, rows, const)
+        wide.scatter_add_(1, domains.slots, -domains.beta * domains.sign)
+        if targeted:
+            wide.scatter_add_(1, domains.target[:, None], domains.push[:, None])
+        pushed = wide[:, :-1]
+    start = start_of(frame, domains)
+    shape = (len(domains), 1, *start.shape)
+    rows = rows.view(shape) if start is output else rows.new_zeros(shape)
+    return Walk(frame, chords, domains.alpha, pushed, start.name, rows, const)
+
+
+def start_of(frame: Frame, domains: Domains) -> Node:
+    """The node to walk from: the output, or the targets' own if no clause is weighed."""
+    if not bool(domains.weight.any()):
+        for layer in frame.layers:
+            if bool(((domains.target >= layer.first) & (domains.target < layer.last)).all()):
+                return frame.graph.node(layer.source)
+    return frame.graph.output
 
 
 def climb(frame: Frame, clauses: Clauses, start: Domains, goal: float, how: Climb) -> Climbed:
@@ -140,7 +156,7 @@ def climb(frame: Frame, clauses: Clauses, start: Domains, goal: float, how: Clim
     parts: list[tuple[Tensor, Climbed]] = []
     where = torch.arange(len(start))
     states = {name: moments(getattr(domains, name)) for name in ("alpha", "beta", "weight")}
-    several = clauses.coeff.shape[1] > 1
+    several = clauses.coeff.shape[1] > 1 or bool(start.push.any())
     blank = frame.columns
     for number in range(1, how.iterations + 1):
         walk = walk_of(frame, clauses, domains, chords)
@@ -211,16 +227,22 @@ def steps(
         at = reached.gather(1, domains.slots.clamp(max=blank - 1))
         moved = states["beta"].step(-domains.sign * at, how, number) * domains.scale
         found["beta"] = torch.add(domains.beta, moved, alpha=decay * how.beta_rate).clamp_(min=0)
-    if clauses.coeff.shape[1] > 1 and output is not None:
+    targeted = bool(domains.push.any())
+    weighed = walk.start == walk.frame.graph.output.name and how.weight_rate > 0
+    if weighed and output is not None and (clauses.coeff.shape[1] > 1 or targeted):
         real = clauses.real[domains.clause]
         rows = torch.bmm(clauses.coeff[domains.clause], output.flatten(1)[:, :, None])[:, :, 0]
         rows = (rows + clauses.const[domains.clause]) * real
-        # Weights are on a simplex: only how far a row is above the mean matters.
-        mean = (rows * domains.weight).sum(dim=1, keepdim=True)
-        moved = states["weight"].step((rows - mean) * real, how, number)
+        if not targeted:
+            # Weights are on a simplex: only how far a row is above the mean matters.
+            rows = (rows - (rows * domains.weight).sum(dim=1, keepdim=True)) * real
+        moved = states["weight"].step(rows, how, number)
         weight = torch.add(domains.weight, moved, alpha=decay * how.weight_rate).clamp_(min=0)
-        total = (weight * real).sum(dim=1, keepdim=True)
-        found["weight"] = torch.where(total > 0, weight * real / total, domains.weight)
+        weight = weight * real
+        if not targeted:
+            total = weight.sum(dim=1, keepdim=True)
+            weight = torch.where(total > 0, weight / total, domains.weight)
+        found["weight"] = weight
     return found
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from verify.bounders.backward import BackwardPass
-from verify.bounders.beta_crown import Clauses
+from verify.bounders.beta_crown import Clauses, start_of
 from verify.bounders.domains import Domains, Frame, Layer, bounds_under
 from verify.ops.registry import lookup
 from verify.traverse import pull_back
@@ -47,12 +47,15 @@ def prove(
         if pushed is not None:
             zero = pushed.new_zeros(len(domains), 1)
             added[layer.source] = LinearForm(pushed[:, None], zero, zero)
-    output = proof.graph.output.name
+    output = proof.graph.output
+    start = start_of(frame, domains).name
     form = weighted_rows(proof, clauses, domains)
-    sizes = {**proof.sizes, output: proof.bounds[output].magnitude()}
-    pulled = pull_back(
-        proof.graph, output, form, lines, noise=proof.noise, sizes=sizes, added=added
-    )
+    if start != output.name:
+        zero = torch.zeros_like(form.const)
+        shape = (len(domains), 1, *proof.graph.node(start).shape)
+        form = LinearForm(form.coeff.new_zeros(shape), zero, zero)
+    sizes = {**proof.sizes, output.name: proof.bounds[output.name].magnitude()}
+    pulled = pull_back(proof.graph, start, form, lines, noise=proof.noise, sizes=sizes, added=added)
     return proof.region.minimise(pulled)[:, 0]
 
 
@@ -67,15 +70,20 @@ def lines_of(proof: BackwardPass, layer: Layer, domains: Domains) -> Relaxation:
 
 
 def multipliers(layer: Layer, domains: Domains) -> Tensor | None:
-    """-beta·s at the layer's pre-activations, (batch, *node); None where all are 0."""
+    """-beta·s, and push at targets, over the layer's pre-activations; None where all are 0."""
     here = (domains.slots >= layer.first) & (domains.slots < layer.last)
     push = torch.where(here, -domains.beta * domains.sign, 0.0).to(torch.float64)
-    if not bool(push.any()):
+    aimed = (domains.target >= layer.first) & (domains.target < layer.last)
+    aim = torch.where(aimed, domains.push, 0.0).to(torch.float64)
+    if not bool(push.any()) and not bool(aim.any()):
         return None
     wide = push.new_zeros(len(domains), layer.last - layer.first)
     column = (domains.slots - layer.first).clamp(0, layer.last - layer.first - 1)
-    # Slots of other layers add an exact 0; a neuron is split once, so no sum is rounded.
+    # Slots of other layers add an exact 0; a neuron is split once and a target is never split, so
+    # no sum is rounded.
     wide.scatter_add_(1, column, push)
+    target = (domains.target - layer.first).clamp(0, layer.last - layer.first - 1)
+    wide.scatter_add_(1, target[:, None], aim[:, None])
     return layer.laid(wide).view(len(domains), *layer.shape)
 
 
@@ -87,7 +95,7 @@ def weighted_rows(proof: BackwardPass, clauses: Clauses, domains: Domains) -> Li
     rows = torch.bmm(weight, coeff)
     total = torch.bmm(weight, const)[:, :, 0]
     error = torch.zeros_like(total)
-    if coeff.shape[1] > 1:
+    if coeff.shape[1] > 1 or bool((weight != 1).any()):
         size = proof.bounds[output.name].magnitude().flatten(1)[:, :, None]
         terms = torch.bmm(weight, coeff.abs()) @ size
         terms = terms[:, :, 0] + torch.bmm(weight, const.abs())[:, :, 0]

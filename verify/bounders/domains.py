@@ -97,7 +97,10 @@ class Frame:
 
 
 def frame_of(
-    proof: BackwardPass, lines: Mapping[str, Relaxation], dtype: torch.dtype = torch.float32
+    proof: BackwardPass,
+    lines: Mapping[str, Relaxation],
+    dtype: torch.dtype = torch.float32,
+    kept: Mapping[str, Tensor] | None = None,
 ) -> Frame:
     """The frame of a pass that has visited every node.
 
@@ -105,6 +108,7 @@ def frame_of(
         proof: bounds of all nodes, a batch of one.
         lines: what to use at nonlinear nodes that are no Relu.
         dtype: arithmetic of the search.
+        kept: neurons that need a column though their sign is known, flat masks by layer.
     """
     graph = proof.graph.to(dtype)
     layers, lower, upper, bias = [], [], [], []
@@ -115,6 +119,8 @@ def frame_of(
         bounds = proof.bounds[node.inputs[0]]
         low, high = bounds.lower.flatten(), bounds.upper.flatten()
         open_ = (low < 0) & (high > 0)
+        if kept is not None and node.name in kept:
+            open_ = open_ | kept[node.name]
         columns = None
         if int(open_.sum()) < SPARSE_SHARE * len(open_):
             columns = open_.nonzero().flatten()
@@ -173,6 +179,10 @@ class Domains:
         picks: columns that are worth a split, the best first, int64, (batch, picks); one too many
             where there is none.
         pulls: |coefficient| of each pick, (batch, picks).
+        target: a column whose pre-activation is bounded too, int64, (batch,); one too many for
+            none.
+        push: its coefficient: what is bounded is push·z[target] + weight·rows. Then weights are
+            free multipliers of "all rows are <= 0" and need not sum to 1. 0 for none.
     """
 
     clause: Tensor
@@ -185,6 +195,8 @@ class Domains:
     value: Tensor
     picks: Tensor
     pulls: Tensor
+    target: Tensor
+    push: Tensor
 
     def __len__(self) -> int:
         return len(self.value)
@@ -222,6 +234,8 @@ class Domains:
             self.value,
             self.picks,
             self.pulls,
+            self.target,
+            self.push,
         )
 
 

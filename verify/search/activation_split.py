@@ -1,7 +1,14 @@
-"""ActivationSplit: branch and bound over the signs of pre-activations, batched."""
+"""ActivationSplit: branch and bound over the signs of pre-activations, batched.
+
+Two levels. Below a *base*, thousands of domains are split and bounded by one backward walk each,
+with the base's bounds of the neurons inherited. If a base is not finished after a while, it is
+divided: into its clauses, later by a split, and for each part the neurons are bounded anew. That
+costs as much as thousands of domains, but every domain below profits.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +18,7 @@ from torch import Tensor
 from verify.bounders.beta_crown import Climb, Climbed, climb
 from verify.bounders.beta_proof import prove
 from verify.bounders.domains import Domains
+from verify.bounders.refining import Refining, refine
 from verify.bounders.slopes import Ascent
 from verify.branchers.babsr import candidates
 from verify.branchers.filtered import Filtered
@@ -25,8 +33,18 @@ from verify.values.result import Verdict
 
 METHOD = "activation splitting (beta-CROWN)"
 
-OnLeaf = Callable[[Domains], None]
-"""Told of closed domains with the splits, slopes and multipliers that prove them."""
+OnLeaf = Callable[[Root, Domains], None]
+"""Told of closed domains: the base whose bounds they inherit, and the splits, slopes and
+multipliers that prove them."""
+
+PATIENCE = 2.0
+"""How long a base is searched before it may be divided, in units of the time its bounds took."""
+WORTH_WAITING = 4.0
+"""A base whose search would end within so many units is not divided."""
+SWEEPS = 12
+"""How often a base's neurons are bounded anew while that helps."""
+HELPS = 0.02
+"""A sweep helps if it closes at least this share of the gap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +55,7 @@ class ActivationSplit:
         ascent: how slopes are optimised at the root.
         climb: how each batch of domains is.
         filtered: how the neuron to split is chosen.
+        refining: how a base's neurons are bounded anew; None never to do so.
         batch: domains split at once; None to choose by the network's size.
         on_leaf: told of every closed leaf; for certificates.
     """
@@ -44,6 +63,7 @@ class ActivationSplit:
     ascent: Ascent = Ascent()
     climb: Climb = Climb()
     filtered: Filtered = Filtered()
+    refining: Refining | None = Refining()
     batch: int | None = None
     on_leaf: OnLeaf | None = None
 
@@ -65,7 +85,16 @@ class ActivationSplit:
 
 @dataclass(eq=False)
 class Tree:
-    """One search: what is open, and what it has cost so far."""
+    """One search: what is open, and what it has cost so far.
+
+    Attributes:
+        bounded: domains bounded.
+        proved: the least margin among what is closed, or could not be.
+        slack: what the search must find for the proof to find more than 0.
+        stuck: whether a leaf without open neurons could not be decided.
+        bases: waiting, the next one last.
+        base: the one being searched, its open domains, and the share of it that is closed.
+    """
 
     how: ActivationSplit
     graph: Graph
@@ -77,131 +106,200 @@ class Tree:
     proved: float = float("inf")
     slack: float = 0.0
     stuck: bool = False
-    root: Root | None = None
+    bases: list[Root] = field(default_factory=list)
+    base: Root | None = None
     pool: Pool = field(default_factory=Pool)
+    share: float = 0.0
+    witness: Tensor | None = None
 
-    def outcome(
-        self, verdict: Verdict, *, reason: str = "", witness: Tensor | None = None
-    ) -> Outcome:
+    def outcome(self, verdict: Verdict, *, reason: str = "") -> Outcome:
         """What is known by now."""
         bound = float("nan")
-        if self.root is not None:
-            bound = min(self.proved, self.pool.least())
+        if self.base is not None:
+            bound = min(self.proved, self.least())
         return Outcome(
-            verdict, METHOD, reason=reason, bound=bound, domains=self.bounded, witness=witness
+            verdict, METHOD, reason=reason, bound=bound, domains=self.bounded, witness=self.witness
         )
 
+    def least(self) -> float:
+        """The least bound of what is open."""
+        waiting = (float(base.domains.value.min()) for base in self.bases)
+        return min(self.pool.least(), min(waiting, default=float("inf")))
+
     def run(self) -> Outcome:
-        """Root, then batches until nothing is open; raises OutOfTime."""
-        root = self.root = root_of(self.graph, self.case, self.how.ascent, self.budget)
+        """Root, then bases until nothing is open; raises OutOfTime."""
+        begun = time.monotonic()
+        self.base = root = root_of(self.graph, self.case, self.how.ascent, self.budget)
         self.slack = root.slack
-        self.pool.blank = root.frame.columns
         self.bounded += len(root.margin)
         closed = root.margin[root.margin > 0]
         if len(closed):
             self.proved = float(closed.min())
-        if not len(root.domains):
-            return self.outcome(Verdict.VERIFIED)
-        witness = self.settle(root.domains)
-        batch = self.how.batch or batch_for(root)
-        while witness is None and len(self.pool):
-            self.budget.check()
-            parents = self.pool.draw(batch)
-            whole = (
-                (parents.picks[:, 0] < root.frame.columns)
-                if parents.picks.shape[1]
-                else (torch.zeros(len(parents), dtype=torch.bool))
-            )
-            for leaf in (~whole).nonzero().flatten():
-                witness = witness if witness is not None else self.finish(parents.take(leaf[None]))
-            parents = parents.take(whole.nonzero().flatten())
-            if len(parents) and witness is None:
-                clauses = root.clauses.to(torch.float32)
-                both = self.how.filtered(root.frame, clauses, parents, self.slack)
-                witness = self.settle(both)
-        if witness is not None:
-            return self.outcome(Verdict.FALSIFIED, witness=witness)
+        if len(root.domains):
+            self.explore(root, time.monotonic() - begun)
+        while self.bases and self.witness is None:
+            begun = time.monotonic()
+            base = self.sharpen(self.bases.pop())
+            if base is not None and self.witness is None:
+                self.explore(base, time.monotonic() - begun)
+        if self.witness is not None:
+            return self.outcome(Verdict.FALSIFIED)
         if self.stuck:
             return self.outcome(Verdict.UNKNOWN, reason="leaves without open neurons are left")
         return self.outcome(Verdict.VERIFIED)
 
-    def settle(self, domains: Domains) -> Tensor | None:
-        """Bound domains; prove what can be, keep the rest; a witness if one is met."""
-        root = self.root
-        assert root is not None
+    def sharpen(self, base: Root) -> Root | None:
+        """Bound a base's neurons anew as long as that helps; None if it is closed thereby."""
+        assert self.how.refining is not None
+        longer = replace(self.how.climb, iterations=2 * self.how.climb.iterations)
+        self.base, self.share = base, 0.0
+        for _ in range(SWEEPS):
+            self.bounded += 1
+            before = float(base.domains.value)
+            found = refine(
+                base.proof, base.frame, base.clauses, base.others, base.domains, self.how.refining
+            )
+            if found.empty:
+                return None
+            self.base = base = replace(base, proof=found.proof, frame=found.frame)
+            single = base.clauses.to(torch.float32)
+            climbed = climb(base.frame, single, found.domain, self.slack, longer)
+            base = self.base = replace(base, domains=climbed.domains)
+            value = float(base.domains.value)
+            if value > self.slack and self.close(base.domains):
+                return None
+            self.witness = self.glance(climbed, torch.arange(1))
+            if self.witness is not None or value - before < HELPS * (self.slack - before):
+                break
+        return base
+
+    def explore(self, base: Root, cost: float) -> None:
+        """Search below a base; divide it if it takes long compared to `cost` seconds."""
+        self.base, self.share, self.pool = base, 0.0, Pool(base.frame.columns)
+        self.settle(base.domains)
+        if not len(self.pool):
+            return
+        top = self.pool.blocks[0]
+        batch = self.how.batch or batch_for(base)
+        single = base.clauses.to(torch.float32)
+        begun, patience, seen = time.monotonic(), PATIENCE * cost, (0.0, 0.0)
+        while self.witness is None and len(self.pool):
+            self.budget.check()
+            spent = time.monotonic() - begun
+            if self.how.refining is not None and spent > patience:
+                # The rest is expected to go like what was done since the last look, not faster.
+                speed = (self.share - seen[1]) / (spent - seen[0])
+                rest = (1 - self.share) / max(speed, 1e-12)
+                if rest > WORTH_WAITING * cost and self.divide(base, top):
+                    return
+                patience, seen = 1.5 * spent, (spent, self.share)
+            parents = self.pool.draw(batch)
+            whole = splittable(base, parents)
+            for leaf in (~whole).nonzero().flatten():
+                self.finish(parents.take(leaf[None]))
+            parents = parents.take(whole.nonzero().flatten())
+            if len(parents) and self.witness is None:
+                self.settle(self.how.filtered(base.frame, single, parents, self.slack))
+
+    def divide(self, base: Root, top: Domains) -> bool:
+        """Put the base's parts on the stack: open clauses, or both sides of a split."""
+        if len(top) == 1:
+            if not bool(splittable(base, top).all()):
+                return False
+            single = base.clauses.to(torch.float32)
+            parts = self.how.filtered(base.frame, single, top, self.slack)
+        else:
+            clauses = torch.cat([block.clause for block in self.pool.blocks]).unique()
+            parts = top.take(torch.isin(top.clause, clauses))
+        self.pool = Pool(base.frame.columns)
+        for i in range(len(parts)):
+            self.bases.append(replace(base, domains=parts.take(torch.tensor([i]))))
+        return True
+
+    def settle(self, domains: Domains) -> None:
+        """Bound domains; prove what can be, keep the rest; look for a witness."""
+        base = self.base
+        assert base is not None
         found = climb(
-            root.frame, root.clauses.to(torch.float32), domains, self.slack, self.how.climb
+            base.frame, base.clauses.to(torch.float32), domains, self.slack, self.how.climb
         )
         self.bounded += len(domains)
         value = found.domains.value
-        ready = (value > self.slack).nonzero().flatten()
-        left = value <= self.slack
+        left = ~(value > self.slack)
+        ready = (~left).nonzero().flatten()
         if len(ready):
             leaves = found.domains.take(ready)
-            margin = prove(root.proof, root.frame, root.clauses, leaves, root.others)
+            margin = prove(base.proof, base.frame, base.clauses, leaves, base.others)
             good = margin > 0
-            if bool(good.any()):
-                self.proved = min(self.proved, float(margin[good].min()))
-                if self.how.on_leaf is not None:
-                    self.how.on_leaf(leaves.take(good.nonzero().flatten()))
+            self.closed(leaves.take(good.nonzero().flatten()), margin[good])
             if not bool(good.all()):
                 short = float((leaves.value.to(torch.float64) - margin)[~good].max())
                 self.slack = max(self.slack, 1.5 * short)
                 left[ready[~good]] = True
         keep = left.nonzero().flatten()
         if len(keep):
-            self.keep(domains, found, keep)
+            picks, pulls = candidates(base.frame, found, max(3, self.how.filtered.tried))
+            value = torch.maximum(value, domains.value.clamp(max=self.slack))
+            kept = replace(found.domains, picks=picks, pulls=pulls, value=value)
+            self.pool.push(kept.take(keep))
         if self.watch is not None:
-            self.watch(Progress(self.bounded, len(self.pool), self.pool.least()))
-        return self.glance(found, keep)
+            self.watch(Progress(self.bounded, len(self.pool), self.least()))
+        self.witness = self.glance(found, keep)
 
-    def keep(self, before: Domains, found: Climbed, rows: Tensor) -> None:
-        """Put open domains back, with candidates for their next split."""
-        root = self.root
-        assert root is not None
-        picks, pulls = candidates(root.frame, found, max(3, self.how.filtered.tried))
-        value = torch.maximum(found.domains.value, before.value.clamp(max=self.slack))
-        self.pool.push(replace(found.domains, picks=picks, pulls=pulls, value=value).take(rows))
+    def closed(self, leaves: Domains, margin: Tensor) -> None:
+        """Account for leaves that are proved."""
+        base = self.base
+        assert base is not None
+        if not len(leaves):
+            return
+        self.proved = min(self.proved, float(margin.min()))
+        deeper = (leaves.sign != 0).sum(dim=1) - (base.domains.sign != 0).sum(dim=1).max()
+        self.share += float(torch.exp2(-deeper.to(torch.float64)).sum()) / len(base.domains)
+        if self.how.on_leaf is not None:
+            self.how.on_leaf(base, leaves)
 
-    def finish(self, leaf: Domains) -> Tensor | None:
-        """Decide a domain without open neurons; a witness if it holds one."""
-        root = self.root
-        assert root is not None
+    def finish(self, leaf: Domains) -> None:
+        """Decide a domain without open neurons."""
+        base = self.base
+        assert base is not None
         self.budget.check()
-        found = settle_leaf(root, leaf)
+        found = settle_leaf(base, leaf)
         if found.domain is not None and self.close(found.domain):
-            return None
+            return
         if found.point is not None and self.refute is not None:
-            entry = root.proof.graph.input.name
-            witness = self.refute.check(to_input(self.graph, entry, found.point))
-            if witness is not None:
-                return witness
-        self.stuck = True
-        self.proved = min(self.proved, float(leaf.value[0]))
-        return None
+            entry = base.proof.graph.input.name
+            self.witness = self.refute.check(to_input(self.graph, entry, found.point))
+        if self.witness is None:
+            self.stuck = True
+            self.proved = min(self.proved, float(leaf.value[0]))
 
     def close(self, leaf: Domains) -> bool:
         """Whether a single leaf is proved by its multipliers."""
-        root = self.root
-        assert root is not None
-        margin = float(prove(root.proof, root.frame, root.clauses, leaf, root.others)[0])
-        if not margin > 0:
+        base = self.base
+        assert base is not None
+        margin = prove(base.proof, base.frame, base.clauses, leaf, base.others)
+        if not bool(margin > 0):
             return False
-        self.proved = min(self.proved, margin)
-        if self.how.on_leaf is not None:
-            self.how.on_leaf(leaf)
+        self.closed(leaf, margin)
         return True
 
     def glance(self, found: Climbed, rows: Tensor) -> Tensor | None:
         """Try the minimisers of the least bounds as inputs."""
-        if self.refute is None or self.root is None or not len(rows):
+        if self.refute is None or self.base is None or not len(rows):
             return None
         some = rows[found.domains.value[rows].argsort()[:4]]
-        entry = self.root.proof.graph.input.name
+        entry = self.base.proof.graph.input.name
         return self.refute.check(to_input(self.graph, entry, found.point[some]))
 
 
-def batch_for(root: Root) -> int:
+def splittable(base: Root, domains: Domains) -> Tensor:
+    """Which domains have a neuron left to split; bool, (batch,)."""
+    if not domains.picks.shape[1]:
+        return torch.zeros(len(domains), dtype=torch.bool)
+    return domains.picks[:, 0] < base.frame.columns
+
+
+def batch_for(base: Root) -> int:
     """Domains to split at once: enough to fill matrix products, few enough for the caches."""
-    widest = sum(node.size for node in root.frame.graph.nodes)
+    widest = sum(node.size for node in base.frame.graph.nodes)
     return max(4, min(256, 400_000 // widest))

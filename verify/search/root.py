@@ -127,6 +127,8 @@ def domains_of(
         value=margin.to(torch.float32),
         picks=none.long(),
         pulls=none,
+        target=torch.full((count,), frame.columns),
+        push=torch.zeros(count),
     )
 
 
