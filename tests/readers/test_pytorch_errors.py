@@ -27,16 +27,16 @@ class Forward(nn.Module):
 
 # name -> (forward of inputs of shape (batch, 6), what the message must name)
 UNSUPPORTED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
-    "an operator without a rule": (torch.erf, "aten.erf"),
-    "a product of two variables": (lambda x: x * x, "both operands depend on the input"),
-    "a division by a variable": (lambda x: 1 / (2 + x.abs()), "aten."),
+    "an operator without a rule": (torch.erfinv, "aten.erfinv"),
+    "an odd power": (lambda x: x**1.5, "exponent 1.5"),
+    "gelu by tanh": (lambda x: nn.functional.gelu(x, approximate="tanh"), "by tanh"),
     "a sum over the batch": (lambda x: x - x.mean(0), "mixes samples"),
     "a sum over everything": (lambda x: x - x.sum(), "mixes samples"),
     "a transposed batch": (lambda x: x.t() @ torch.ones(3, 3), "moves the batch axis"),
     "samples joined": (lambda x: x.view(1, -1) + 0.0, "is not supported"),
     "a softmax in the middle": (lambda x: x.softmax(1) * 2, "only supported at the very end"),
-    "a softmax over something else": (
-        lambda x: x.view(-1, 2, 3).softmax(2),
+    "a log-softmax over something else": (
+        lambda x: x.view(-1, 2, 3).log_softmax(2),
         "only a softmax over the classes",
     ),
     "samples treated differently": (

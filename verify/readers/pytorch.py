@@ -21,6 +21,7 @@ from verify.readers import (  # noqa: F401  (each fills the table of operators)
     pytorch_elementwise,
     pytorch_layers,
     pytorch_movement,
+    pytorch_nonlinear,
     pytorch_pool,
 )
 from verify.readers.pytorch_importer import BATCH, read_program

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from verify.readers.pytorch_importer import Call, Value, Variable, reads
+from verify.readers.pytorch_nonlinear import product, reciprocal, softmax
 
 FLOAT32_LARGEST = float(torch.finfo(torch.float32).max)
 """Stands for an infinite end of Clip: no finite float32 value lies beyond it."""
@@ -43,17 +44,23 @@ def add(call: Call, left: Variable, right: Variable, factor: Tensor) -> Variable
 
 @reads("aten.mul", "aten.div", "aten.neg")
 def read_scale(call: Call) -> Value:
-    """x·c, x/c or -x."""
+    """x·y, x/y or -x."""
     if call.op == "aten.neg":
         return scaled(call, call.variable("self"), -ONE, ZERO)
     left, right = call.arguments["self"], call.arguments["other"]
     if isinstance(left, Variable) and isinstance(right, Variable):
-        raise call.unsupported("both operands depend on the input")
+        if call.arguments.get("rounding_mode") is not None:
+            raise call.unsupported("a division that rounds")
+        if call.op == "aten.div":
+            right = reciprocal(call, right)
+        return product(call, left, right)
     if call.op == "aten.mul":
         key, other = ("self", "other") if isinstance(left, Variable) else ("other", "self")
         return scaled(call, call.variable(key), call.constant(other), ZERO)
-    if not isinstance(left, Variable) or call.arguments.get("rounding_mode") is not None:
-        raise call.unsupported("only a plain division by a constant is")
+    if call.arguments.get("rounding_mode") is not None:
+        raise call.unsupported("a division that rounds")
+    if not isinstance(left, Variable):
+        return scaled(call, reciprocal(call, call.variable("other")), call.constant("self"), ZERO)
     return scaled(call, left, 1.0 / call.constant("other"), ZERO)
 
 
@@ -165,8 +172,10 @@ def read_softmax(call: Call) -> Value:
     shape = call.inner(x)
     axis = call.axis(call.integer("dim"), len(shape) + 1)
     if shape[axis] != prod(shape):
-        raise call.unsupported(
-            f"over an axis of {shape[axis]} of {prod(shape)} entries; only a softmax over the "
-            "classes at the output can be left out"
-        )
+        if "log" in call.op:
+            raise call.unsupported(
+                f"over an axis of {shape[axis]} of {prod(shape)} entries; only a softmax over the "
+                "classes at the output can be left out"
+            )
+        return softmax(call, x, axis)
     return Variable(x.name, "LogSoftmax" if "log" in call.op else "Softmax")

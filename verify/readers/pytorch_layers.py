@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from verify.readers.pytorch_importer import Call, Value, Variable, reads
+from verify.readers.pytorch_nonlinear import matrix_product
 
 
 @reads("aten.linear")
@@ -35,8 +36,11 @@ def read_addmm(call: Call) -> Value:
 
 @reads("aten.mm", "aten.matmul")
 def read_matmul(call: Call) -> Value:
-    """A product with a constant matrix on either side."""
+    """A product of matrices, at most one of them constant."""
     right = "mat2" if call.op == "aten.mm" else "other"
+    first, second = call.arguments["self"], call.arguments[right]
+    if isinstance(first, Variable) and isinstance(second, Variable):
+        return matrix_product(call, first, second)
     if isinstance(call.arguments["self"], Variable):
         x, weight = call.variable("self"), call.constant(right)
         if weight.ndim == 2:
