@@ -201,3 +201,45 @@ def test_numbers_past_float32_prove_nothing() -> None:
     wanted = Goal(torch.ones(1, 1).double(), torch.full((1,), 1e39, dtype=torch.float64), ((0,),))
     found = bounder(graph, wanted, torch.float64)(-huge, huge)
     assert not (found.least > 0).any()
+
+
+def linear_pairs(seed: int) -> tuple[Graph, list[tuple[Tensor, Tensor, bool]]]:
+    """Layers of which some follow each other without a Relu, as lattices of minima have them."""
+    generator = torch.Generator().manual_seed(seed)
+    builder, name, layers = GraphBuilder("x", (2,)), "x", []
+    plan = ((2, 6, False), (6, 20, True), (20, 5, False), (5, 20, True), (20, 3, False))
+    for place, (inputs, outputs, relu) in enumerate(plan):
+        weight = torch.randn(outputs, inputs, generator=generator).double()
+        bias = torch.randn(outputs, generator=generator).double()
+        constants = {"weight": weight, "bias": bias}
+        name = builder.add("Gemm", (name,), f"g{place}", tensors=constants)
+        name = builder.add("Relu", (name,), f"r{place}") if relu else name
+        layers.append((weight.float(), bias.float(), relu))
+    return builder.build(name), layers
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_products_of_layers_cover_executions_layer_by_layer(seed: int) -> None:
+    """The first two layers become one, while the file still computes both in float32."""
+    graph, layers = linear_pairs(seed)
+    wanted = goal(3, seed)
+    method = bounder(graph, wanted, torch.float64)
+    assert [len(layer.parts) for layer in method.chain.layers] == [2, 0, 0, 0]
+    for width in (0.0, 1.0):
+        lower, upper = boxes(2, 20, seed)
+        lower = lower.float().double()
+        upper = torch.lerp(lower, upper, width).float().double()
+        found = method(lower, upper)
+        for box in range(len(lower)):
+            x = points_of(lower[box], upper[box], 200)
+            h = x.float()
+            for weight, bias, relu in layers:
+                h = h @ weight.T + bias
+                h = h.clamp(min=0) if relu else h
+            one = Planes(*(getattr(found, n)[box, None] for n in found.__dataclass_fields__))
+            assert excess(one, wanted, method, x, h.double()) <= 0
+            assert excess(one, wanted, method, x, run(graph, x)) <= 0
+        if not width:
+            exact = run(graph, lower) @ wanted.coeff.T + wanted.const
+            # A few hundred worst-case float32 roundings of 6e-8, no more.
+            assert ((exact - found.least[:, :3]) / (1 + exact.abs())).max() < 1e-4

@@ -22,6 +22,7 @@ class Layer:
         terms: how many terms a sum of the file's own layer has, dead neurons included.
         extra: roundings beyond those of the sum.
         largest: 1 + the largest |weight| or |bias|.
+        parts: the file's own layers, if this is the product of several; else empty.
     """
 
     weight: Tensor
@@ -32,6 +33,7 @@ class Layer:
     terms: int
     extra: int
     largest: float
+    parts: tuple[Layer, ...] = ()
 
     def reading(self, alive: Tensor) -> Layer:
         """With only some entries of h; the others are 0."""
@@ -39,6 +41,7 @@ class Layer:
             self,
             weight=self.weight[:, alive].contiguous(),
             size=self.size[:, alive].contiguous(),
+            parts=(self.parts[0].reading(alive), *self.parts[1:]) if self.parts else (),
         )
 
     def giving(self, alive: Tensor) -> Layer:
@@ -94,8 +97,39 @@ def chain_of(graph: Graph, dtype: torch.dtype) -> Chain | None:
         before = node
     if not layers or order is not None or layers[-1].relu:
         return None
+    layers = merged(layers)
     widest = max(graph.input.size, *(len(layer.bias) for layer in layers))
     return Chain(tuple(layers), widest, dtype)
+
+
+def merged(layers: list[Layer]) -> list[Layer]:
+    """Layers without a Relu between them as one, where their product is cheaper to pull through."""
+    found: list[Layer] = []
+    for layer in layers:
+        if found and not found[-1].relu:
+            before = found[-1]
+            outputs, inputs = len(layer.bias), before.weight.shape[1]
+            if outputs * inputs < layer.weight.numel() + before.weight.numel():
+                found[-1] = product(before, layer)
+                continue
+        found.append(layer)
+    return found
+
+
+def product(first: Layer, second: Layer) -> Layer:
+    """second after first; its bounds of errors cover both, and their product's own rounding."""
+    weight = second.weight @ first.weight
+    return Layer(
+        weight,
+        weight.abs(),
+        second.weight @ first.bias + second.bias,
+        second.size @ first.magnitude + second.magnitude,
+        second.relu,
+        max(first.terms, second.terms),
+        second.extra,
+        max(first.largest, second.largest),
+        (*(first.parts or (first,)), *(second.parts or (second,))),
+    )
 
 
 def layer_of(node: Node, dtype: torch.dtype, order: Tensor | None) -> Layer:

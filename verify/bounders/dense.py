@@ -135,16 +135,30 @@ class Pass:
 
     def noise(self, layer: Layer, size: Tensor) -> Tensor:
         """How far an entry of the layer may be off, (batch, out)."""
+        parts = layer.parts or (layer,)
+        # What the product of several layers was rounded by is charged with each of them.
+        fan = sum(max(part.weight.shape) + 12 for part in parts) * len(parts)
+        total: Tensor | None = None
+        for part in parts:
+            reach = size @ part.size.T + part.magnitude
+            off = self.noise_of(part, size, reach, fan)
+            # Errors of the layers before go through this one.
+            total = off if total is None else (total @ part.size.T) * SPARE[torch.float32] + off
+            size = reach * SPARE[torch.float32] + total
+        assert total is not None
+        return total
+
+    def noise_of(self, layer: Layer, size: Tensor, reach: Tensor, fan: int) -> Tensor:
+        """Of one layer of the file, from |inputs| and |W|·|inputs| + |bias|."""
         rounding = self.method.rounding
         terms = layer.terms
-        ours = 2 * gamma(max(layer.weight.shape) + 12, self.own)
+        ours = 2 * gamma(fan, self.own)
         theirs = gamma(terms + layer.extra, rounding.execution)
         biggest = size.amax(dim=1, keepdim=True)
         flushed = 2 * (terms + layer.extra) * (rounding.smallest + LOST) * (biggest + layer.largest)
         safe = terms * (biggest + 1.0) * layer.largest < rounding.largest
-        reach = size @ layer.size.T + layer.magnitude
-        reach = reach * ((ours + theirs) * SPARE[torch.float32]) + flushed
-        return torch.where(safe, reach, torch.inf)
+        noise = reach * ((ours + theirs) * SPARE[torch.float32]) + flushed
+        return torch.where(safe, noise, torch.inf)
 
     def lines(self, low: Tensor, high: Tensor, noise: Tensor) -> Lines:
         """Chord above; below 0 or the identity, whichever leaves the smaller triangle."""
