@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "api": FRONT[:-1],
     **dict.fromkeys(STUDIES, (*BASE, *METHODS, "search")),
     "report": ("version", "errors", "values"),
-    "runs": ("version", "errors", "values", "network", "recipes", "brackets", "api"),
+    "runs": ("version", "errors"),  # what is decided is passed in
     "__init__": (*FRONT, *STUDIES, "report", "runs"),
     "__main__": ("cli",),
     "cli": ("__init__", *FRONT, *STUDIES, "export", "report", "runs", "attacks", "uncertainty"),

@@ -8,6 +8,7 @@ VerifyError
 │   ├── DataError           inputs, labels or their file
 │   ├── PropertyError       a property file cannot be read, or does not fit the model
 │   ├── SettingError        an option or argument out of its range
+│   ├── RunError            a stored run cannot be written, read, or is another one
 │   └── ShapeError          tensors that do not fit each other
 └── InternalError           one of our own promises is broken: a bug, please report
 """
@@ -43,6 +44,10 @@ class PropertyError(InputError):
 
 class SettingError(InputError):
     """An option or argument is out of its range."""
+
+
+class RunError(InputError):
+    """A stored run cannot be opened, read or written, or is not the run that was asked for."""
 
 
 class ShapeError(InputError):

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import CONV, DENSE, Run, write_identity
-from verify import api
-from verify.cli import session
+from verify.cli import session, working
 from verify.cli.options import METHOD_NAMES
 from verify.recipes import METHODS
 from verify.report import RECORD_FIELDS, RESULT_FIELDS
@@ -148,14 +147,15 @@ def test_ctrl_c_keeps_what_is_done(
     tmp_path: Path, verify: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Results of the batches before it are printed and written; the exit code is 130."""
-    everything = api.certify_each
+    everything, calls = working.certify_each, []
 
     def cut_short(*arguments: object, **settings: object) -> object:
-        parts = everything(*arguments, **settings)
-        yield next(parts)
-        raise KeyboardInterrupt
+        calls.append(settings["indices"])
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return everything(*arguments, **settings)
 
-    monkeypatch.setattr(api, "certify_each", cut_short)
+    monkeypatch.setattr(working, "certify_each", cut_short)
     done = verify("certify", DENSE, "--eps", "0.01", "--limit", 6, "--batch", 2, "--json", "-")
     assert done.code == 130
     assert done.record["summary"]["interrupted"] is True

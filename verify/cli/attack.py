@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from verify.cli.options import AttackOptions, DataOptions, Model, OutputOptions, Radius
+from verify.cli.options import AttackOptions, DataOptions, Model, OutputOptions, Radius, RunOptions
 
 FOUND = 1
 Save = Annotated[
@@ -25,6 +25,7 @@ def attack(
     data: DataOptions,
     attacks: AttackOptions,
     output: OutputOptions,
+    runs: RunOptions,
     save: Save = None,
 ) -> int:
     """Look for a misclassified input within --eps of each input.
@@ -41,9 +42,11 @@ def attack(
     """
     # Not before: `verify --help` need not wait for torch.
     from verify.cli import parsing
-    from verify.cli.attacking import attack_each, attacked_accuracy, save_witnesses, writable
+    from verify.cli.attacking import attacked_accuracy, save_witnesses, writable
     from verify.cli.falsifiers import falsifier_of
+    from verify.cli.jobs import attack_job
     from verify.cli.presenting import presenter
+    from verify.cli.running import Running
     from verify.cli.session import open_session, stamp
     from verify.errors import SettingError
     from verify.values.result import Verdict
@@ -55,28 +58,28 @@ def attack(
         writable(save)
     session = open_session(model, data, parsing.radius(eps))
     show.say(session.notes)
-    falsifier = falsifier_of(attacks, session.network.judge)
-    assert falsifier is not None
-    parts = attack_each(session, falsifier)
-    done = show.collect(parts, len(session.asked.x), "attack")
-    found = [result for result in done.results if result.verdict is Verdict.FALSIFIED]
     settings = {
+        **session.settings,
         "eps": float(session.asked.eps[0]),
         "attack": attacks.attack,
         "attack_steps": attacks.attack_steps,
         "restarts": attacks.restarts,
         "seed": attacks.seed,
     }
+    with Running(runs, attack_job(session, settings, attacks), show) as running:
+        done = running.collect()
+    found = [result for result in done.results if result.verdict is Verdict.FALSIFIED]
     accuracy = attacked_accuracy(done.results)
     record = show.record(
         "attack",
         stamp(session),
-        {**session.settings, **settings},
+        settings,
         done.results,
         {
             "clean_accuracy": accuracy.clean,
             "attacked_accuracy": accuracy.attacked,
             "interrupted": done.interrupted,
+            **running.summary(),
         },
     )
     if save is not None:
@@ -84,4 +87,4 @@ def attack(
     show.publish(record)
     if done.results:
         show.say([accuracy.text()])
-    return done.exit_code(FOUND if found else 0)
+    return running.exit_code(done, FOUND if found else 0)

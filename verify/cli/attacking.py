@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,46 +15,49 @@ import torch
 from verify.cli.falsifiers import AttackFalsifier
 from verify.cli.session import Session
 from verify.errors import SettingError
+from verify.network import Network
 from verify.report.writers import write_whole
 from verify.search.strategy import problem_of, refute
+from verify.values.question import Question
 from verify.values.result import Result, StopReason, Verdict
 
 AT_ONCE = 64
 NOTHING_FOUND = "the attack found nothing, which proves nothing; verify certify can"
 
 
-def attack_each(session: Session, falsifier: AttackFalsifier) -> Iterator[list[Result]]:
-    """Results batch by batch: falsified where a counterexample was replayed, else unknown."""
-    graph, judge = session.network.graph, session.network.judge
-    count = len(session.asked.x)
-    for start in range(0, count, AT_ONCE):
-        rows = torch.arange(start, min(start + AT_ONCE, count))
-        started = time.monotonic()
-        asked = session.asked.take(rows)
-        found = refute(graph, asked, falsifier, judge)
-        predicted = judge.predict(asked.x)
-        distance = asked.distance(found.witness)
-        margins = problem_of(graph, asked).margins(found.witness.to(graph.dtype)).amin(dim=1)
-        share = (time.monotonic() - started) / len(rows)
-        yield [
-            Result(
-                index=session.data.indices[row],
-                label=int(asked.labels[i]),
-                predicted=int(predicted[i]),
-                verdict=Verdict.FALSIFIED if hit else Verdict.UNKNOWN,
-                margin=float(margins[i]) if hit else math.nan,
-                eps=float(asked.eps[i]),
-                p=asked.p,
-                method=found.attack[i] if hit else "",
-                seconds=share,
-                reason="" if hit else reason(bool(found.doubtful[i])),
-                witness=found.witness[i] if hit else None,
-                distance=float(distance[i]) if hit else math.nan,
-            )
-            for i, (row, hit) in enumerate(
-                zip(rows.tolist(), found.confirmed.tolist(), strict=True)
-            )
-        ]
+def attack_some(
+    network: Network, asked: Question, indices: Sequence[int], falsifier: AttackFalsifier
+) -> list[Result]:
+    """Falsified where a counterexample was replayed, else unknown.
+
+    Args:
+        asked: one batch.
+        indices: the inputs' numbers in their source.
+    """
+    started = time.monotonic()
+    graph, judge = network.graph, network.judge
+    found = refute(graph, asked, falsifier, judge)
+    predicted = judge.predict(asked.x)
+    distance = asked.distance(found.witness)
+    margins = problem_of(graph, asked).margins(found.witness.to(graph.dtype)).amin(dim=1)
+    share = (time.monotonic() - started) / len(indices)
+    return [
+        Result(
+            index=index,
+            label=int(asked.labels[i]),
+            predicted=int(predicted[i]),
+            verdict=Verdict.FALSIFIED if hit else Verdict.UNKNOWN,
+            margin=float(margins[i]) if hit else math.nan,
+            eps=float(asked.eps[i]),
+            p=asked.p,
+            method=found.attack[i] if hit else "",
+            seconds=share,
+            reason="" if hit else reason(bool(found.doubtful[i])),
+            witness=found.witness[i] if hit else None,
+            distance=float(distance[i]) if hit else math.nan,
+        )
+        for i, (index, hit) in enumerate(zip(indices, found.confirmed.tolist(), strict=True))
+    ]
 
 
 def reason(doubtful: bool) -> str:

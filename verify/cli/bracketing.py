@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from verify.api import radius_each
 from verify.cli import parsing
 from verify.cli.falsifiers import falsifier_of
-from verify.cli.options import AttackOptions, BoundOptions, DataOptions
+from verify.cli.jobs import radius_job
+from verify.cli.options import AttackOptions, BoundOptions, DataOptions, RunOptions
 from verify.cli.presenting import Collected, Presenter
-from verify.cli.refuting import refuters
+from verify.cli.running import Running
 from verify.cli.session import Session, bound_arguments, open_session
 from verify.errors import SettingError
 from verify.report import Brackets, plot_brackets
@@ -69,11 +69,13 @@ class BracketRun:
         session: model and inputs.
         done: the brackets that came.
         settings: for the record.
+        running: how it was run.
     """
 
     session: Session
     done: Collected[Bracket]
     settings: dict[str, object]
+    running: Running[Bracket]
 
     @property
     def title(self) -> str:
@@ -100,7 +102,9 @@ def bracket_all(
     bounds: BoundOptions,
     attacks: AttackOptions,
     search: Search,
+    runs: RunOptions,
     show: Presenter,
+    command: str,
 ) -> BracketRun:
     """Load, read, bracket.
 
@@ -111,26 +115,22 @@ def bracket_all(
     falsifier_of(attacks, None)  # a misspelt attack is refused before the model is read
     session = open_session(model, data, search.largest)
     show.say(session.notes)
-    parts = radius_each(
-        session.network,
-        session.asked,
-        method=arguments.method,
-        falsifier=falsifier_of(attacks, session.network.judge),
-        timeout=arguments.timeout,
-        memory=arguments.memory,
-        batch=arguments.batch,
-        iterations=arguments.iterations,
-        tolerance=search.tolerance,
-        indices=session.data.indices,
-        exact=search.exact,
-        refuters=refuters(attacks.seed),
-    )
-    done = show.collect(parts, len(session.asked.x), "radius")
-    settings = {
+    settings: dict[str, object] = {
         **session.settings,
         "max_radius": float(session.asked.eps[0]),
         "tolerance": search.tolerance,
         "exact": search.exact,
         **arguments.settings(attacks),
     }
-    return BracketRun(session, done, settings)
+    job = radius_job(
+        command,
+        session,
+        settings,
+        arguments,
+        attacks,
+        tolerance=search.tolerance,
+        exact=search.exact,
+    )
+    with Running(runs, job, show) as running:
+        done = running.collect()
+    return BracketRun(session, done, settings, running)

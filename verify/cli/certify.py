@@ -12,6 +12,7 @@ from verify.cli.options import (
     Model,
     OutputOptions,
     Radius,
+    RunOptions,
 )
 
 FALSIFIED, UNKNOWN = 1, 3
@@ -50,6 +51,7 @@ def certify(
     bounds: BoundOptions,
     attacks: AttackOptions,
     output: OutputOptions,
+    runs: RunOptions,
     confidence: Confidence = False,
     certificate: Folder = None,
     complete: Complete = False,
@@ -65,15 +67,17 @@ def certify(
       verify certify examples/digits_dense.onnx --eps 0.03
       verify certify net.onnx --data test.npz --eps 8/255 --norm inf --limit 100 --json out.json
       verify certify net.onnx --data photos/ --eps 0.5 --norm 2 --mean 0.49,0.48,0.45 --std 0.25
+      verify certify net.onnx --data test.npz --eps 0.03 --run overnight --workers 8
 
     Exit code: 0 all verified, 1 some falsified, 2 bad input, 3 some unknown (and none falsified).
     """
     # Not before: `verify --help` need not wait for torch.
-    from verify.api import certify_each
     from verify.cli import parsing
+    from verify.cli.certifying import folder_of
     from verify.cli.falsifiers import falsifier_of
+    from verify.cli.jobs import certify_job
     from verify.cli.presenting import presenter
-    from verify.cli.refuting import refuters
+    from verify.cli.running import Running
     from verify.cli.session import bound_arguments, open_session, stamp
     from verify.values.result import Verdict
 
@@ -85,45 +89,24 @@ def certify(
     falsifier_of(attacks, None)  # a misspelt attack is refused before the model is read
     session = open_session(model, data, parsing.radius(eps))
     show.say(session.notes)
-    parts = certify_each(
-        session.network,
-        session.asked,
-        method=arguments.method,
-        falsifier=falsifier_of(attacks, session.network.judge),
-        timeout=arguments.timeout,
-        memory=arguments.memory,
-        batch=arguments.batch,
-        iterations=arguments.iterations,
-        indices=session.data.indices,
-        complete=complete,
-        refuters=refuters(attacks.seed),
-    )
-    folder = None
-    if certificate is not None:
-        from verify.cli.certifying import CertificateFolder
-
-        folder = CertificateFolder(certificate, session)
-    followed = parts if folder is None else folder.following(parts)
-    done = show.collect(followed, len(session.asked.x), "certify")
-    record = show.record(
-        "certify",
-        stamp(session),
-        {
-            **session.settings,
-            "eps": float(session.asked.eps[0]),
-            **arguments.settings(attacks),
-            "complete": complete,
-        },
-        done.results,
-        {
+    settings: dict[str, object] = {
+        **session.settings,
+        "eps": float(session.asked.eps[0]),
+        **arguments.settings(attacks),
+        "complete": complete,
+    }
+    job = certify_job(session, settings, arguments, attacks, complete=complete)
+    with Running(runs, job, show) as running:
+        folder = folder_of(certificate, session, running.shelf())
+        done = running.collect(folder.following)
+        summary = {
             "correct": sum(r.label == r.predicted for r in done.results),
             "interrupted": done.interrupted,
-            **({} if folder is None else folder.summary()),
-        },
-    )
-    show.publish(record)
-    if folder is not None:
-        show.say(folder.notes())
+            **folder.summary(),
+            **running.summary(),
+        }
+    show.publish(show.record("certify", stamp(session), settings, done.results, summary))
+    show.say(folder.notes())
     verdicts = {result.verdict for result in done.results}
     code = UNKNOWN if Verdict.UNKNOWN in verdicts else 0
-    return done.exit_code(FALSIFIED if Verdict.FALSIFIED in verdicts else code)
+    return running.exit_code(done, FALSIFIED if Verdict.FALSIFIED in verdicts else code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -20,21 +21,57 @@ SECONDS = 120.0
 """For one certificate; what has none by then is said to have none."""
 
 
+class Shelf(Protocol):
+    """Where certificates are kept from one call of the command to the next."""
+
+    def get(self, row: int) -> tuple[bytes, bytes] | None:
+        """Property and certificate of an input, by its row; None if there are none."""
+        ...
+
+    def put(self, row: int, prop: bytes, proof: bytes) -> None:
+        """Keep them."""
+        ...
+
+
+class NoFolder:
+    """Nobody asked for certificates."""
+
+    def following(self, parts: Iterable[Sequence[Result]]) -> Iterator[Sequence[Result]]:
+        """The results as they come."""
+        yield from parts
+
+    def notes(self) -> list[str]:
+        """Nothing to tell."""
+        return []
+
+    def summary(self) -> dict[str, object]:
+        """Nothing for the record."""
+        return {}
+
+
+def folder_of(
+    folder: Path | None, session: Session, shelf: Shelf | None
+) -> CertificateFolder | NoFolder:
+    """What follows the results."""
+    return NoFolder() if folder is None else CertificateFolder(folder, session, shelf)
+
+
 class CertificateFolder:
     """Where certificates go, and what became of them.
 
     Attributes:
         folder: made when the first file is written.
         session: the model and the inputs.
+        shelf: what a stored run keeps of them, so that none is found twice; or None.
         written, bytes: how many certificates, and their size together.
         without: index and reason of each verified input without one.
     """
 
-    def __init__(self, folder: Path, session: Session) -> None:
+    def __init__(self, folder: Path, session: Session, shelf: Shelf | None = None) -> None:
         """Refuse a folder that is a file."""
         if folder.exists() and not folder.is_dir():
             raise SettingError(f"--certificate {folder} is a file; name a folder")
-        self.folder, self.session = folder, session
+        self.folder, self.session, self.shelf = folder, session, shelf
         self.written = self.bytes = 0
         self.without: list[tuple[int, str]] = []
 
@@ -49,27 +86,36 @@ class CertificateFolder:
 
     def keep(self, result: Result, row: int) -> None:
         """Find and write the certificate of one verified input."""
-        network = self.session.network
-        name = f"input_{result.index}"
-        try:
-            if isinstance(network.judge, NormalisedJudge):
-                raise NoCertificate("--mean and --std stand outside the file; put them into it")
-            if network.path is None:
-                raise NoCertificate("the model is in no file")
-            found = certify_label(
-                network.graph,
-                Path(network.path).read_bytes(),
-                self.session.asked.take(torch.tensor([row])),
-                Budget().within(SECONDS),
-                f"input {result.index} keeps class {result.label} within {result.eps:g}",
-            )
-        except NoCertificate as reason:
-            self.without.append((result.index, str(reason)))
-            return
-        write_whole(self.path(f"{name}.vnnlib"), found.prop.encode())
-        write_whole(self.path(f"{name}.cert"), found.proof)
+        found = None if self.shelf is None else self.shelf.get(row)
+        if found is None:
+            try:
+                found = self.found(result, row)
+            except NoCertificate as reason:
+                self.without.append((result.index, str(reason)))
+                return
+            if self.shelf is not None:
+                self.shelf.put(row, *found)
+        prop, proof = found
+        write_whole(self.path(f"input_{result.index}.vnnlib"), prop)
+        write_whole(self.path(f"input_{result.index}.cert"), proof)
         self.written += 1
-        self.bytes += len(found.proof)
+        self.bytes += len(proof)
+
+    def found(self, result: Result, row: int) -> tuple[bytes, bytes]:
+        """Property and certificate."""
+        network = self.session.network
+        if isinstance(network.judge, NormalisedJudge):
+            raise NoCertificate("--mean and --std stand outside the file; put them into it")
+        if network.path is None:
+            raise NoCertificate("the model is in no file")
+        found = certify_label(
+            network.graph,
+            Path(network.path).read_bytes(),
+            self.session.asked.take(torch.tensor([row])),
+            Budget().within(SECONDS),
+            f"input {result.index} keeps class {result.label} within {result.eps:g}",
+        )
+        return found.prop.encode(), found.proof
 
     def path(self, name: str) -> Path:
         """A file in the folder, which is made if it is not there."""

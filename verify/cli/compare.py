@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from verify.cli.options import AttackOptions, BoundOptions, DataOptions, Model, OutputOptions
+from verify.cli.options import (
+    AttackOptions,
+    BoundOptions,
+    DataOptions,
+    Model,
+    OutputOptions,
+    RunOptions,
+)
 from verify.cli.radius import Largest, Tolerance
 
 Grid = Annotated[
@@ -44,6 +51,7 @@ def compare(
     bounds: BoundOptions,
     attacks: AttackOptions,
     output: OutputOptions,
+    runs: RunOptions,
     eps_grid: Grid = None,
     plot: Plot = None,
     histogram: Histogram = None,
@@ -73,9 +81,9 @@ def compare(
 
     show, grid = presenter(output), parsing.grid(eps_grid)
     search = Search.read(max_radius, tolerance, pictures=(plot, histogram))
-    run = bracket_all(model, data, bounds, attacks, search, show)
+    run = bracket_all(model, data, bounds, attacks, search, runs, show, "compare")
     done = run.done
-    summary: dict[str, object] = {"interrupted": done.interrupted}
+    summary: dict[str, object] = {"interrupted": done.interrupted, **run.running.summary()}
     curves = None
     if done.results:
         curves = count_accuracy(done.results, grid or default_grid(done.results))
@@ -97,4 +105,4 @@ def compare(
         if histogram is not None:
             run.draw_brackets(histogram)
         show.say([f"drawn: {path}" for path in (plot, histogram) if path is not None])
-    return done.exit_code(0)
+    return run.running.exit_code(done, 0)

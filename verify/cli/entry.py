@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from verify.cli.app import app
 from verify.cli.failures import BROKEN_PIPE, INTERRUPTED, Interrupted, PipeClosed, describe
+from verify.cli.given import given_arguments
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # machine that others use too, spinning made a run of 0.2 s take 5.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    given_arguments.set(tuple(given))
     try:
         code = app(args=given, prog_name="verify", standalone_mode=False)
         sys.stdout.flush()

@@ -25,7 +25,7 @@ Radius = Annotated[
     ),
 ]
 
-DATA, EFFORT, ATTACK, OUTPUT = "Data", "Bounds", "Attack", "Output"
+DATA, EFFORT, ATTACK, OUTPUT, RUN = "Data", "Bounds", "Attack", "Output", "Runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,3 +222,47 @@ class OutputOptions:
         bool,
         typer.Option("--debug", help="Show tracebacks of errors.", rich_help_panel=OUTPUT),
     ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Where results are kept as they come, and who does the work."""
+
+    run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Store each result as it comes; the same command again goes on where it stopped. "
+            "See 'verify runs'.",
+            show_default=False,
+            rich_help_panel=RUN,
+        ),
+    ] = None
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of runs. Default: $TASHIKA_RUNS, else ./runs.",
+            show_default=False,
+            rich_help_panel=RUN,
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Worker processes, which share the cores; each may take --memory. Default: none, "
+            "this process works.",
+            show_default=False,
+            rich_help_panel=RUN,
+        ),
+    ] = None
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Work on a dask cluster: tcp://host:8786 (pip install 'tashika[dask]').",
+            show_default=False,
+            rich_help_panel=RUN,
+        ),
+    ] = None

@@ -73,6 +73,10 @@ class Presenter:
             for line in lines:
                 self.console.print(Text(line, style="dim"), soft_wrap=True)
 
+    def warn(self, line: str) -> None:
+        """Say what must not be overlooked, on standard error."""
+        print(line, file=sys.stderr)
+
     def collect(self, parts: Iterable[Sequence[Item]], total: int, what: str) -> Collected[Item]:
         """Take results as they come, with a progress bar; Ctrl-C keeps what has come."""
         found: list[Item] = []

@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from verify.cli.options import AttackOptions, BoundOptions, DataOptions, Model, OutputOptions
+from verify.cli.options import (
+    AttackOptions,
+    BoundOptions,
+    DataOptions,
+    Model,
+    OutputOptions,
+    RunOptions,
+)
 
 Plot = Annotated[
     Path | None,
@@ -44,6 +51,7 @@ def radius(
     bounds: BoundOptions,
     attacks: AttackOptions,
     output: OutputOptions,
+    runs: RunOptions,
     plot: Plot = None,
     max_radius: Largest = None,
     tolerance: Tolerance = "0.01",
@@ -68,17 +76,17 @@ def radius(
 
     show = presenter(output)
     search = Search.read(max_radius, tolerance, pictures=(plot,), exact=exact)
-    run = bracket_all(model, data, bounds, attacks, search, show)
+    run = bracket_all(model, data, bounds, attacks, search, runs, show, "radius")
     done = run.done
     record = show.record(
         "radius",
         stamp(run.session),
         run.settings,
         done.results,
-        {"interrupted": done.interrupted},
+        {"interrupted": done.interrupted, **run.running.summary()},
     )
     show.publish(record)
     if plot is not None and done.results:
         run.draw_brackets(plot)
         show.say([f"drawn: {plot}"])
-    return done.exit_code(0)
+    return run.running.exit_code(done, 0)

@@ -155,8 +155,21 @@ def make_record(
     counts = _summary(rows)
     counts["seconds"] = _plain(seconds)
     counts.update({key: _plain(value, key) for key, value in (summary or {}).items()})
-    plain_settings = {key: _plain(value, key) for key, value in settings.items()}
-    return Record(command, plain_settings, model, counts, rows)
+    return Record(command, plain_settings(settings), model, counts, rows)
+
+
+def plain_settings(settings: Mapping[str, object]) -> dict[str, object]:
+    """Settings as a record holds them, in plain values."""
+    return {key: _plain(value, key) for key, value in settings.items()}
+
+
+def plain_row(result: Mapping[str, object] | Recordable) -> dict[str, object]:
+    """One result as a record holds it: the fields of the schema, in plain values.
+
+    Raises:
+        InternalError: as `make_record`.
+    """
+    return _row(result)
 
 
 def _row(result: Mapping[str, object] | Recordable) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -38,6 +39,11 @@ class StopReason(str, Enum):
 def norm_name(p: float) -> str:
     """The norm as it is written on the command line: "inf", "2" or "1"."""
     return "inf" if math.isinf(p) else f"{p:g}"
+
+
+def number_of(value: object, *, unknown: float = math.nan) -> float:
+    """A number from a record, where what is not finite is null and a norm is its name."""
+    return unknown if value is None else float(str(value))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +95,24 @@ class Result:
             "reason": self.reason,
             "distance": self.distance,
         }
+
+    @classmethod
+    def from_record(cls, row: Mapping[str, object], witness: Tensor | None = None) -> Result:
+        """The result whose fields these are; the inverse of `to_record`."""
+        return cls(
+            index=int(number_of(row["index"])),
+            label=int(number_of(row["label"])),
+            predicted=int(number_of(row["predicted"])),
+            verdict=Verdict(row["verdict"]),
+            margin=number_of(row["margin"]),
+            eps=number_of(row["eps"]),
+            p=number_of(row["norm"]),
+            method=str(row["method"]),
+            seconds=number_of(row["seconds"]),
+            reason=str(row["reason"]),
+            witness=witness,
+            distance=number_of(row["distance"]),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,3 +171,21 @@ class Bracket:
             "radius_attacked": self.attacked,
             "attack": self.attack,
         }
+
+    @classmethod
+    def from_record(cls, row: Mapping[str, object], witness: Tensor | None = None) -> Bracket:
+        """The bracket whose fields these are; the inverse of `to_record`."""
+        return cls(
+            index=int(number_of(row["index"])),
+            label=int(number_of(row["label"])),
+            predicted=int(number_of(row["predicted"])),
+            certified=number_of(row["radius_certified"]),
+            attacked=number_of(row["radius_attacked"], unknown=math.inf),
+            margin=number_of(row["margin"]),
+            p=number_of(row["norm"]),
+            method=str(row["method"]),
+            attack=str(row["attack"]),
+            seconds=number_of(row["seconds"]),
+            reason=str(row["reason"]),
+            witness=witness,
+        )

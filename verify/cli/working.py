@@ -1,0 +1,253 @@
+"""Work that worker processes can do: what each command asks of a few inputs, ready to be sent."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from verify.api import certify_each, radius_each
+from verify.cli.attacking import attack_some
+from verify.cli.falsifiers import falsifier_of
+from verify.cli.options import AttackOptions
+from verify.cli.refuting import refuters
+from verify.cli.session import BoundArguments, Session
+from verify.errors import ModelError
+from verify.network import Network, NormalisedJudge, load, with_normalisation
+from verify.report.records import plain_row
+from verify.runs.answers import Answer, Blob
+from verify.runs.engine import Solver
+from verify.runtime import Runtime
+from verify.values.question import Question
+from verify.values.result import Bracket, Result
+
+Found = TypeVar("Found", Result, Bracket)
+FLOAT32 = "<f4"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SentModel:
+    """A model that can travel: its bytes, and what stands in front of it.
+
+    Attributes:
+        name: of the file, for messages.
+        data: the serialised model, external data brought in.
+        mean, std: of the normalisation, or None.
+    """
+
+    name: str
+    data: bytes
+    mean: NDArray[np.float32] | None
+    std: NDArray[np.float32] | None
+
+    @classmethod
+    def of(cls, network: Network) -> SentModel:
+        """What a loaded network consists of.
+
+        Raises:
+            ModelError: if it comes from no file.
+        """
+        judge, mean, std = network.judge, None, None
+        if isinstance(judge, NormalisedJudge):
+            mean, std, judge = judge.mean.numpy(), judge.std.numpy(), judge.judge
+        if not isinstance(judge, Runtime):
+            raise ModelError("a model in memory cannot be sent to workers; write it as ONNX first")
+        return cls(Path(network.path or "model.onnx").name, judge.model.data, mean, std)
+
+    def network(self) -> Network:
+        """Read and checked again, as the file was."""
+        with tempfile.TemporaryDirectory(prefix="tashika-") as folder:
+            path = Path(folder) / f"{self.name.removesuffix('.gz').removesuffix('.onnx')}.onnx"
+            path.write_bytes(self.data)
+            network = load(path)
+        if self.mean is None or self.std is None:
+            return network
+        return with_normalisation(network, torch.from_numpy(self.mean), torch.from_numpy(self.std))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SentQuestion:
+    """A question as arrays, which pickle as their bytes and nothing else."""
+
+    x: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    eps: NDArray[np.float64]
+    p: float
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, asked: Question) -> SentQuestion:
+        """The same question."""
+        arrays = (asked.x, asked.labels, asked.eps.contiguous())
+        x, labels, eps = (tensor.numpy() for tensor in arrays)
+        return cls(x, labels, eps, asked.p, asked.lower.numpy(), asked.upper.numpy())
+
+    def take(self, positions: Sequence[int]) -> Question:
+        """Some of it, as the library knows it."""
+        rows = list(positions)
+        chosen = (self.x[rows], self.labels[rows], self.eps[rows])
+        x, labels, eps = (torch.from_numpy(array) for array in chosen)
+        lower, upper = torch.from_numpy(self.lower), torch.from_numpy(self.upper)
+        return Question(x, labels, eps, self.p, lower, upper)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InputWork(ABC, Generic[Found]):
+    """Something asked of each input of a session; a `verify.runs.engine.Work`.
+
+    Attributes:
+        model, asked: of the session.
+        indices: number of each input in its source.
+        attacks: the attack's options.
+    """
+
+    model: SentModel
+    asked: SentQuestion
+    indices: tuple[int, ...]
+    attacks: AttackOptions
+
+    @abstractmethod
+    def results(self, network: Network, few: Question, indices: list[int]) -> list[Found]:
+        """Decide some inputs, all in one batch."""
+
+    @abstractmethod
+    def result(self, answer: Answer) -> Found:
+        """The result that an answer was made from."""
+
+    def open(self) -> Solver:
+        """Read the model in a worker."""
+        return self.on(self.model.network())
+
+    def on(self, network: Network) -> Solver:
+        """With a network that is read already."""
+
+        def solve(positions: Sequence[int]) -> list[Answer]:
+            few = self.asked.take(positions)
+            results = self.results(network, few, [self.indices[p] for p in positions])
+            return [answer_of(*pair) for pair in zip(positions, results, strict=True)]
+
+        return solve
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CertifyWork(InputWork[Result]):
+    """`verify certify`."""
+
+    arguments: BoundArguments
+    complete: bool
+
+    def results(self, network: Network, few: Question, indices: list[int]) -> list[Result]:
+        """One batch of `certify_each`."""
+        parts = certify_each(
+            network,
+            few,
+            method=self.arguments.method,
+            falsifier=falsifier_of(self.attacks, network.judge),
+            timeout=self.arguments.timeout,
+            memory=self.arguments.memory,
+            batch=len(indices),
+            iterations=self.arguments.iterations,
+            indices=indices,
+            complete=self.complete,
+            refuters=refuters(self.attacks.seed),
+        )
+        return [result for part in parts for result in part]
+
+    def result(self, answer: Answer) -> Result:
+        """See `result_of`."""
+        return result_of(answer)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RadiusWork(InputWork[Bracket]):
+    """`verify radius` and `verify compare`."""
+
+    arguments: BoundArguments
+    tolerance: float
+    exact: bool
+
+    def results(self, network: Network, few: Question, indices: list[int]) -> list[Bracket]:
+        """One batch of `radius_each`."""
+        parts = radius_each(
+            network,
+            few,
+            method=self.arguments.method,
+            falsifier=falsifier_of(self.attacks, network.judge),
+            timeout=self.arguments.timeout,
+            memory=self.arguments.memory,
+            batch=len(indices),
+            iterations=self.arguments.iterations,
+            tolerance=self.tolerance,
+            indices=indices,
+            exact=self.exact,
+            refuters=refuters(self.attacks.seed),
+        )
+        return [found for part in parts for found in part]
+
+    def result(self, answer: Answer) -> Bracket:
+        """See `bracket_of`."""
+        return bracket_of(answer)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttackWork(InputWork[Result]):
+    """`verify attack`."""
+
+    def results(self, network: Network, few: Question, indices: list[int]) -> list[Result]:
+        """One batch of attacks."""
+        falsifier = falsifier_of(self.attacks, network.judge)
+        assert falsifier is not None
+        return attack_some(network, few, indices, falsifier)
+
+    def result(self, answer: Answer) -> Result:
+        """See `result_of`."""
+        return result_of(answer)
+
+
+def sent(session: Session) -> tuple[SentModel, SentQuestion, tuple[int, ...]]:
+    """The parts of a session that travel."""
+    return (
+        SentModel.of(session.network),
+        SentQuestion.of(session.asked),
+        tuple(session.data.indices),
+    )
+
+
+def answer_of(position: int, result: Result | Bracket) -> Answer:
+    """A result as a run stores it."""
+    blobs = {} if result.witness is None else {"witness": array_blob(result.witness)}
+    return Answer(position, plain_row(result), blobs)
+
+
+def result_of(answer: Answer) -> Result:
+    """The result that `answer_of` was given."""
+    return Result.from_record(answer.record, witness_of(answer))
+
+
+def bracket_of(answer: Answer) -> Bracket:
+    """The bracket that `answer_of` was given."""
+    return Bracket.from_record(answer.record, witness_of(answer))
+
+
+def array_blob(values: Tensor) -> Blob:
+    """A tensor as float32, little-endian."""
+    array = values.detach().to(torch.float32).numpy().astype(FLOAT32)
+    return Blob(array.tobytes(), FLOAT32, array.shape)
+
+
+def witness_of(answer: Answer) -> Tensor | None:
+    """The counterexample, if there is one."""
+    blob = answer.blobs.get("witness")
+    if blob is None or blob.shape is None:
+        return None
+    array = np.frombuffer(blob.data, dtype=FLOAT32).reshape(blob.shape)
+    return torch.from_numpy(array.astype(np.float32))
