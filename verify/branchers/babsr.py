@@ -31,7 +31,7 @@ def candidates(frame: Frame, climbed: Climbed, count: int) -> tuple[Tensor, Tens
         branching), arXiv:2104.06718. The third score is ours.
     """
     chords, coeff, reached = climbed.chords, climbed.coeff, climbed.reached
-    open_ = (chords.open > 0) & (coeff != 0)
+    open_ = chords.open > 0
     intercept = coeff.clamp(max=0) * chords.offset
     tilt = frame.bias * coeff
     babsr = (torch.minimum(tilt * (chords.slope - 1), tilt * chords.slope) + intercept).abs()

@@ -23,7 +23,7 @@ from verify.bounders.slopes import Ascent
 from verify.branchers.babsr import candidates
 from verify.branchers.filtered import Filtered
 from verify.graph.ir import Graph
-from verify.search.leaf import settle_leaf
+from verify.search.leaf import Settled, settle_leaf, spelled_out
 from verify.search.outcome import Outcome, Progress, Refuter, Watcher
 from verify.search.pool import Pool
 from verify.search.root import Root, root_of, to_input
@@ -93,7 +93,9 @@ class Tree:
         slack: what the search must find for the proof to find more than 0.
         stuck: whether a leaf without open neurons could not be decided.
         bases: waiting, the next one last.
-        base: the one being searched, its open domains, and the share of it that is closed.
+        base, pool, share: the one being searched, its open domains, and the share that is closed.
+        root: the first base.
+        witness: a counterexample, once there is one.
     """
 
     how: ActivationSplit
@@ -108,6 +110,7 @@ class Tree:
     stuck: bool = False
     bases: list[Root] = field(default_factory=list)
     base: Root | None = None
+    root: Root | None = None
     pool: Pool = field(default_factory=Pool)
     share: float = 0.0
     witness: Tensor | None = None
@@ -129,7 +132,7 @@ class Tree:
     def run(self) -> Outcome:
         """Root, then bases until nothing is open; raises OutOfTime."""
         begun = time.monotonic()
-        self.base = root = root_of(self.graph, self.case, self.how.ascent, self.budget)
+        self.base = self.root = root = root_of(self.graph, self.case, self.how.ascent, self.budget)
         self.slack = root.slack
         self.bounded += len(root.margin)
         closed = root.margin[root.margin > 0]
@@ -246,8 +249,14 @@ class Tree:
             self.watch(Progress(self.bounded, len(self.pool), self.least()))
         self.witness = self.glance(found, keep)
 
-    def closed(self, leaves: Domains, margin: Tensor) -> None:
-        """Account for leaves that are proved."""
+    def closed(
+        self,
+        leaves: Domains,
+        margin: Tensor,
+        by: Root | None = None,
+        spelled: Domains | None = None,
+    ) -> None:
+        """Account for leaves that are proved, by the base or as domains of another one."""
         base = self.base
         assert base is not None
         if not len(leaves):
@@ -256,18 +265,23 @@ class Tree:
         deeper = (leaves.sign != 0).sum(dim=1) - (base.domains.sign != 0).sum(dim=1).max()
         self.share += float(torch.exp2(-deeper.to(torch.float64)).sum()) / len(base.domains)
         if self.how.on_leaf is not None:
-            self.how.on_leaf(base, leaves)
+            self.how.on_leaf(by or base, leaves if spelled is None else spelled)
 
     def finish(self, leaf: Domains) -> None:
         """Decide a domain without open neurons."""
-        base = self.base
+        root, base = self.root, self.base
+        assert root is not None
         assert base is not None
         self.budget.check()
-        found = settle_leaf(base, leaf)
-        if found.domain is not None and self.close(found.domain):
-            return
+        whole = spelled_out(root, base, leaf)
+        found = Settled(None, None) if whole is None else settle_leaf(root, whole)
+        if found.domain is not None:
+            margin = prove(root.proof, root.frame, root.clauses, found.domain, root.others)
+            if bool(margin > 0):
+                self.closed(leaf, margin, root, found.domain)
+                return
         if found.point is not None and self.refute is not None:
-            entry = base.proof.graph.input.name
+            entry = root.proof.graph.input.name
             self.witness = self.refute.check(to_input(self.graph, entry, found.point))
         if self.witness is None:
             self.stuck = True

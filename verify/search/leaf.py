@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from verify.bounders.beta_proof import lines_of
-from verify.bounders.domains import Domains, Layer
+from verify.bounders.domains import Domains, Layer, bounds_under
 from verify.search.root import Root
 from verify.traverse import pull_back
 from verify.values.linear_form import LinearForm
@@ -43,6 +43,38 @@ class Settled:
 
     domain: Domains | None
     point: Tensor | None
+
+
+def spelled_out(root: Root, base: Root, leaf: Domains) -> Domains | None:
+    """A leaf of a base as a domain of the root, with every sign that it implies as a split.
+
+    What the base's bounds decide holds for executions that meet the clause, and only those matter;
+    but the root's program must be told, or its points may read a neuron on the wrong side.
+
+    Returns:
+        None if some neuron's sign is open: this is no leaf.
+    """
+    signs = torch.zeros(1, root.frame.columns)
+    for layer, own in zip(root.frame.layers, base.frame.layers, strict=True):
+        bounds = bounds_under(base.proof.bounds[own.source], own, leaf)
+        positive = layer.pick(bounds.lower) >= 0
+        negative = layer.pick(bounds.upper) <= 0
+        layer.of(signs).copy_(positive.to(signs.dtype) - (negative & ~positive).to(signs.dtype))
+    open_ = root.frame.open()
+    if bool((signs[0, open_] == 0).any()):
+        return None
+    slots = open_.nonzero().flatten()[None]
+    sign = signs[:, slots[0]]
+    alpha = torch.zeros(1, root.frame.columns)
+    return replace(
+        leaf,
+        slots=slots,
+        sign=sign,
+        beta=torch.zeros_like(sign),
+        scale=torch.ones_like(sign),
+        alpha=alpha,
+        target=torch.full_like(leaf.target, root.frame.columns),
+    )
 
 
 def settle_leaf(root: Root, leaf: Domains) -> Settled:
