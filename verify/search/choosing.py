@@ -16,6 +16,10 @@ SOME_INPUTS = 32
 """Up to so many, halving boxes may win; it gets a share of the time."""
 SPLITTABLE = ("Relu", "TwoPiece")
 """Operators whose neurons activation splitting can decide."""
+MOST_PROGRAMMED = 300
+"""Up to so many neurons, linear programs over their signs get a share of the time."""
+NEURON_SHARE = 0.6
+"""Of the time that is left, for activation splitting where programs follow."""
 FIRST_SHARE = 0.3
 """Of the time that is left, for a search that only may win."""
 
@@ -59,6 +63,8 @@ def plan(graph: Graph, case: Case) -> list[Planned]:
     """The searches in order; each sees what the one before it left open."""
     inputs, count = varying(case), neurons(graph)
     boxes, neuron = made("input_split", "InputSplit"), made("activation_split", "ActivationSplit")
+    small = count <= MOST_PROGRAMMED
+    programs = made("milp", "Milp") if small else None
     few = f"{inputs} inputs vary"
     if is_few(case) or not count or neuron is None:
         why = f"{few}: their box is split" + ("" if count else "; there are no neurons to split")
@@ -68,11 +74,21 @@ def plan(graph: Graph, case: Case) -> list[Planned]:
     elif inputs <= SOME_INPUTS:
         steps = [
             (boxes, FIRST_SHARE, f"{few}: their box is split for a while"),
-            (neuron, 1.0, f"too many inputs for boxes alone: {count} neurons are split"),
+            (
+                neuron,
+                NEURON_SHARE if small else 1.0,
+                f"too many inputs for boxes alone: {count} neurons are split",
+            ),
+            (programs, 1.0, f"only {count} neurons: linear programs for what is left"),
         ]
     else:
         steps = [
-            (neuron, 1.0, f"{few}, too many to split: {count} neurons are"),
+            (
+                neuron,
+                NEURON_SHARE if small else 1.0,
+                f"{few}, too many to split: {count} neurons are",
+            ),
+            (programs, 1.0, f"only {count} neurons: linear programs for what is left"),
             (boxes, 1.0, "what neurons left open: the box is split"),
         ]
     return [Planned(search, share, why) for search, share, why in steps if search is not None]

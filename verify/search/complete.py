@@ -29,8 +29,12 @@ RefuterFor = Callable[[int, Case], Refuter]
 MORE, LONG_EFFORT, LAST_ROUNDS = 0.2, 4.0, 10
 """Effort of the attack before bounds of large networks, of one that is all that is left to do, and
 how often that is repeated."""
+MOST_ATTACKED = 32
+"""Of many open cases so many are attacked, the least proved first; the search looks into all."""
 FEW_CASES = 8
 """Up to so many cases are attacked before anything is bounded."""
+CASE_SHARE = 0.5
+"""Of the time that is left, for one of many cases, at least."""
 STAGE_SHARE = 0.4
 """Of the time that is left, for one bounder before the search."""
 
@@ -125,11 +129,11 @@ class Course:
 
     def attack(self, cases: list[Open], effort: float) -> Decision | None:
         """Look for a counterexample in the cases, the least proved first."""
-        for entry in sorted(cases, key=lambda e: e.bound):
+        for entry in sorted(cases, key=lambda e: e.bound)[:MOST_ATTACKED]:
             if time.monotonic() > self.budget.deadline:
                 return None
             refute = self.refuter_for(entry.number, entry.case)
-            share = effort / len(cases)
+            share = effort / min(len(cases), MOST_ATTACKED)
             found = refute(entry.case.lower[None], entry.case.upper[None], effort=share)
             if found is not None:
                 return self.falsified(entry.number, found, "attack")
@@ -213,7 +217,7 @@ def bounded(course: Course, left: list[Open]) -> Decision:
     found = found or staged(course, course.left, (("crown", Crown()),))
     if found is not None:
         return found
-    thorough = LONG_EFFORT if course.slow else 1.0
+    thorough = LONG_EFFORT if course.slow and len(course.left) <= FEW_CASES else 1.0
     found = course.attack(course.left, FEW_EFFORT if few else thorough)
     if found is not None:
         return found
@@ -257,7 +261,9 @@ def searched(course: Course, left: list[Open]) -> Decision:
         outcome: Outcome | None = None
         for step in plan(course.graph, entry.case):
             course.say(step.why)
-            budget = course.budget.share(step.share / (1 + len(waiting)))
+            # All cases have to be proved: one that takes long leaves little to share anyway.
+            part = max(CASE_SHARE, 1 / (1 + len(waiting)))
+            budget = course.budget.share(step.share * part)
             outcome = step.search(course.graph, entry.case, refute, budget, course.watch)
             course.domains += outcome.domains
             if outcome.witness is not None:
