@@ -17,7 +17,7 @@ from verify.bounders.slopes import Ascent
 from verify.certificates.proving import Claim, NoCertificate, certificate, claim, rooted
 from verify.certificates.recording import InputTree, slopes_of, tightened
 from verify.certificates.tree import CaseProof, Slopes, Tightening, whole
-from verify.check.tree import goal_of
+from verify.check.leaf import goal_of
 from verify.graph.ir import Graph
 from verify.problem import Problem
 from verify.search.input_split import InputSplit

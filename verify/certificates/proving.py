@@ -25,10 +25,10 @@ from verify.certificates.tree import (
 from verify.certificates.writing import certificate_bytes
 from verify.check.__main__ import check
 from verify.check.bounds import Hints, Pass, crown
+from verify.check.leaf import Goal, goal_of, rows_over, settled
 from verify.check.network import Network, read_network
 from verify.check.onnx_bytes import read_model, unpacked
 from verify.check.refusal import Refusal
-from verify.check.tree import Goal, goal_of, margins
 from verify.check.vnnlib import Case, hull, read_property
 from verify.values.budget import Budget, OutOfTime
 
@@ -139,16 +139,16 @@ def mend(network: Network, case: Case, part: Part, budget: Budget, *, real: bool
             continue
         lower = np.stack([item.lower for item in leaves])
         upper = np.stack([item.upper for item in leaves])
-        done = crown(network, lower, upper, real=real)
-        proved = goal.proved(margins(done, goal))[:, part.clauses]
-        for item, closed in zip(leaves, [bool(row.all()) for row in proved], strict=True):
-            if closed:
+        clauses = np.array(part.clauses, dtype=np.int64)
+        found = settled(network, lower, upper, goal, clauses, real=real)
+        for item, row, slopes in zip(leaves, found.proved, found.slopes, strict=True):
+            if row.all():
                 continue
             if varying > FEW_INPUTS:
                 raise NoCertificate(
                     "the checker's bounds do not prove it, and there are too many inputs to split"
                 )
-            waiting += split_widest(item, span)
+            waiting += split_further(item, slopes, span)
 
 
 def halves(item: Open) -> list[Open]:
@@ -165,9 +165,13 @@ def halves(item: Open) -> list[Open]:
     ]
 
 
-def split_widest(item: Open, span: Array) -> list[Open]:
-    """Halve the input whose share of the root's box is largest."""
-    axis = int(((item.upper - item.lower) / span).argmax())
+def split_further(item: Open, slopes: Array, span: Array) -> list[Open]:
+    """Halve the input that moves the rows most; a long edge counts for something of its own."""
+    width = item.upper - item.lower
+    moved = width * (slopes + slopes.mean())
+    share = width / span
+    score = moved / max(float(moved.max()), 1e-300) + share / max(float(share.max()), 1e-300)
+    axis = int(score.argmax())
     low, high = float(item.lower[axis]), float(item.upper[axis])
     middle = low / 2 + high / 2
     if not low < middle < high:
@@ -196,7 +200,7 @@ def rooted(
     goal = goal_of(case, network.size(network.output_name))
     lower, upper = hull(case.lower, -1)[None], hull(case.upper, 1)[None]
     done = crown(network, lower, upper, real=real)
-    open_ = ~goal.proved(margins(done, goal))[0]
+    open_ = ~goal.proved(rows_over(done, goal).least)[0]
     branch = Branch()
     written = whole(goal.count, branch)
     if not open_.any():
@@ -215,7 +219,7 @@ def rooted(
 def with_slopes(done: Pass, goal: Goal, rows: Slopes) -> Array:
     """The goal's rows with slopes of their own over the bounds of one box; shape (row,)."""
     alpha = {name: np.nan_to_num(a.astype(np.float64))[None] for name, a in rows.items()}
-    found: Array = margins(done, goal, None, Hints(alpha))[0]
+    found: Array = rows_over(done, goal, None, Hints(alpha)).least[0]
     return found
 
 

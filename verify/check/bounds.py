@@ -73,6 +73,19 @@ class Bounds:
 
 
 @dataclass
+class Planes:
+    """rows >= coeff·x + const - error on a box, for every execution; and their least there.
+
+    `coeff` has shape (box, row, inputs), the others (box, row).
+    """
+
+    coeff: Array
+    const: Array
+    error: Array
+    least: Array
+
+
+@dataclass
 class Pass:
     """Bounds of every value over a batch of boxes, in the order of the steps.
 
@@ -133,7 +146,11 @@ class Pass:
             lower, upper = x.lower[:, step.windows], x.upper[:, step.windows]
             self.values[name] = Bounds(lower.max(axis=2), upper.max(axis=2))
 
-    def least(
+    def least(self, start: str, rows: Array, const: Array, error: Array, hints: Hints) -> Array:
+        """Lower bounds of rows·value(start) + const - error over each box; (box, row)."""
+        return self.planes(start, rows, const, error, hints).least
+
+    def planes(
         self,
         start: str,
         rows: Array,
@@ -142,8 +159,8 @@ class Pass:
         hints: Hints,
         *,
         interval: bool = False,
-    ) -> Array:
-        """Lower bounds of rows·value(start) + const - error over each box; (box, row).
+    ) -> Planes:
+        """Linear functions of the input below rows·value(start) + const - error.
 
         With `interval`, rows are also bounded over the values of each Relu that they pass. NaN and
         infinities in the end count as nothing proved: -inf.
@@ -179,8 +196,7 @@ class Pass:
             error = error + 4 * UNIT * np.abs(const)
         final = pending[self.network.input_name]
         last = self.over_box(self.network.input_name, final, const, error)
-        tighter: Array = np.maximum(best, last)
-        return tighter
+        return Planes(final, const, error * SPARE, np.maximum(best, last))
 
     def over_box(self, name: str, rows: Array, const: Array, error: Array) -> Array:
         """The least rows·x + const - error over the bounds of one value; (box, row)."""

@@ -11,6 +11,7 @@ import numpy as np
 from verify.check.bounds import Bounds, Hints, Pass, crown
 from verify.check.certificate import Certificate
 from verify.check.hints import Names, Slopes, names_of, read_slopes
+from verify.check.leaf import Goal, goal_of, rows_over, settled
 from verify.check.linear import Array
 from verify.check.network import Network
 from verify.check.refusal import Refusal
@@ -19,43 +20,6 @@ from verify.check.vnnlib import Case, hull
 LEAF, INPUT, RELU = 0, 1, 2
 AT_ONCE = 2**22
 """Coefficients of one row of one value over the boxes that are bounded together."""
-
-
-@dataclass(frozen=True)
-class Goal:
-    """Rows over the outputs; of each clause, one must be > 0 everywhere.
-
-    `slack` is what rounding a rational constant to float64 may have cost.
-    """
-
-    coeff: Array  # (row, outputs)
-    const: Array
-    slack: Array
-    clause: np.ndarray  # (row,)
-    count: int
-
-    def proved(self, margins: Array) -> np.ndarray:
-        """Which clauses are proved by margins of shape (box, row); (box, clause)."""
-        found = np.zeros((len(margins), self.count), dtype=bool)
-        for clause in range(self.count):
-            found[:, clause] = (margins[:, self.clause == clause] > 0).any(axis=1)
-        return found
-
-
-def goal_of(case: Case, outputs: int) -> Goal:
-    """The goal of a case; coefficients have to be exact in float64."""
-    rows = [(number, row) for number, clause in enumerate(case.clauses) for row in clause]
-    coeff = np.zeros((len(rows), outputs))
-    const, slack = np.zeros(len(rows)), np.zeros(len(rows))
-    for i, (_, row) in enumerate(rows):
-        for place, value in row.coefficients.items():
-            coeff[i, place] = float(value)
-            if coeff[i, place] != value:
-                raise Refusal("a coefficient of the property is no float64")
-        const[i] = float(row.constant)
-        slack[i] = abs(const[i]) * 2.0**-52 + 2.0**-1000
-    numbers = np.array([number for number, _ in rows], dtype=np.int64)
-    return Goal(coeff, const, slack, numbers, len(case.clauses))
 
 
 @dataclass
@@ -229,8 +193,7 @@ def check_part(inquiry: Inquiry, tree: Tree) -> None:
         part = plain[first : first + count]
         low = np.stack([boxes[node][0] for node in part])
         high = np.stack([boxes[node][1] for node in part])
-        done = crown(network, low, high, real=inquiry.real)
-        found = goal.proved(margins(done, goal))[:, tree.clauses]
+        found = settled(network, low, high, goal, tree.clauses, real=inquiry.real).proved
         if not found.all():
             worst = part[int((~found.all(axis=1)).nonzero()[0][0])]
             raise Refusal(f"leaf {worst} is not proved")
@@ -240,25 +203,10 @@ def check_part(inquiry: Inquiry, tree: Tree) -> None:
             check_subtree(tree, goal, node, inquiry.over(node, *boxes[node]))
 
 
-def margins(
-    done: Pass, goal: Goal, rows: np.ndarray | None = None, hints: Hints | None = None
-) -> Array:
-    """Bounds of the goal's rows, all of them or one a box; (box, row)."""
-    boxes = len(done.values[done.network.input_name].lower)
-
-    def batched(part: Array) -> Array:
-        whole = np.broadcast_to(part, (boxes, *part.shape))
-        return whole if rows is None else part[rows][:, None]
-
-    coeff, const, slack = batched(goal.coeff), batched(goal.const), batched(goal.slack)
-    output = done.network.output_name
-    return done.least(output, coeff, const, slack, hints or Hints(), interval=True)
-
-
 def check_subtree(tree: Tree, goal: Goal, anchor: int, done: Pass) -> None:
     """Prove the part of the tree below a box, where only Relus are split."""
     # By node: which clauses are proved for all below it.
-    proved = {anchor: goal.proved(margins(done, goal))[0]}
+    proved = {anchor: goal.proved(rows_over(done, goal).least)[0]}
     below = descendants(tree, anchor)
     entries = [i for i, node in enumerate(tree.proof[:, 0]) if node in below]
     lengths = [len(tree.path(int(node))) for node in tree.proof[:, 0]]
@@ -332,7 +280,7 @@ def bounded(tree: Tree, goal: Goal, done: Pass, entries: list[int], starts: np.n
             hints.beta[name][i, 0, place] += (1.0 if side else -1.0) * max(float(beta), 0.0)
     rows = clause_rows(goal, tree.proof[entries])
     below = Pass(done.network, done.real, values, done.noise)
-    return margins(below, goal, rows, hints)[:, 0]
+    return rows_over(below, goal, rows, hints).least[:, 0]
 
 
 def clause_rows(goal: Goal, proofs: np.ndarray) -> np.ndarray:

@@ -15,10 +15,10 @@ from fractions import Fraction
 import numpy as np
 
 from verify.check.bounds import Hints, crown
+from verify.check.leaf import Goal, goal_of
 from verify.check.linear import Array
 from verify.check.network import Network
 from verify.check.refusal import Refusal
-from verify.check.tree import Goal, goal_of
 from verify.check.vnnlib import MOST_DIGITS, NUMBER, Case
 
 ENTRY = re.compile(r"\(\s*X_(\d{1,9})\s+([^\s()]+)\s*\)")
