@@ -41,6 +41,10 @@ PATIENCE = 2.0
 """How long a base is searched before it may be divided, in units of the time its bounds took."""
 WORTH_WAITING = 4.0
 """A base whose search would end within so many units is not divided."""
+LONGER = (5, 25, 100)
+"""Iterations of the root's slopes where nothing can be split, in units of the usual number."""
+LAST_RATE = 0.05
+"""How far the step size falls over such an optimisation."""
 SWEEPS = 12
 """How often a base's neurons are bounded anew while that helps."""
 HELPS = 0.02
@@ -138,6 +142,8 @@ class Tree:
         closed = root.margin[root.margin > 0]
         if len(closed):
             self.proved = float(closed.min())
+        if len(root.domains) and not bool(root.frame.open().any()):
+            return self.lengthen(root)
         if len(root.domains):
             self.explore(root, time.monotonic() - begun)
         while self.bases and self.witness is None:
@@ -150,6 +156,36 @@ class Tree:
         if self.stuck:
             return self.outcome(Verdict.UNKNOWN, reason="leaves without open neurons are left")
         return self.outcome(Verdict.VERIFIED)
+
+    def lengthen(self, root: Root) -> Outcome:
+        """Without a neuron to split, slopes are optimised for longer and longer."""
+        margin = root.margin
+        for factor in LONGER:
+            iterations = factor * self.how.ascent.iterations
+            ascent = replace(
+                self.how.ascent, iterations=iterations, decay=LAST_RATE ** (1 / iterations)
+            )
+            self.base = again = root_of(self.graph, self.case, ascent, self.budget)
+            self.bounded += len(margin)
+            margin = torch.maximum(margin, again.margin)
+            self.proved = float(margin.min())
+            self.witness = self.corners(again)
+            if self.witness is not None:
+                return self.outcome(Verdict.FALSIFIED)
+            if bool((margin > 0).all()):
+                return self.outcome(Verdict.VERIFIED)
+        return self.outcome(
+            Verdict.UNKNOWN, reason="no neuron is left to split; the bounds are too loose"
+        )
+
+    def corners(self, root: Root) -> Tensor | None:
+        """Try the minimisers of the open clauses as inputs."""
+        if not len(root.domains):
+            return None
+        once = replace(self.how.climb, iterations=1)
+        single = root.clauses.to(torch.float32)
+        found = climb(root.frame, single, root.domains, self.slack, once)
+        return self.glance(found, torch.arange(len(root.domains)))
 
     def sharpen(self, base: Root) -> Root | None:
         """Bound a base's neurons anew as long as that helps; None if it is closed thereby."""
