@@ -27,7 +27,7 @@ from verify.values.budget import Budget
 from verify.values.property import Case, Halfspaces
 from verify.values.result import Verdict
 
-PARTS = ("relu", "residual", "conv", "branched_conv", "preactivation", "pooled", "gated")
+PARTS = ("sigmoid", "relu", "residual", "conv", "branched_conv", "preactivation", "pooled", "gated")
 
 
 @dataclass

@@ -66,7 +66,12 @@ def plan(graph: Graph, case: Case) -> list[Planned]:
     small = count <= MOST_PROGRAMMED
     programs = made("milp", "Milp") if small else None
     few = f"{inputs} inputs vary"
-    if is_few(case) or not count or neuron is None:
+    if not count and inputs > SOME_INPUTS and neuron is not None:
+        steps = [
+            (neuron, 0.8, f"{few}, and no Relu: slopes are optimised for long"),
+            (boxes, 1.0, "what slopes left open: the box is split"),
+        ]
+    elif is_few(case) or not count or neuron is None:
         why = f"{few}: their box is split" + ("" if count else "; there are no neurons to split")
         steps = [(boxes, 1.0, why)]
         if count:
