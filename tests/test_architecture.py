@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "brackets": (*BASE, *METHODS, "search"),
     "api": FRONT[:-1],
     **dict.fromkeys(STUDIES, (*BASE, *METHODS, "search")),
-    "report": ("version", "errors", "values"),
+    "report": ("version", "errors", "values", "runs"),
     "runs": ("version", "errors"),  # what is decided is passed in
     "__init__": (*FRONT, *STUDIES, "report", "runs"),
     "__main__": ("cli",),

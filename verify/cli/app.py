@@ -15,6 +15,7 @@ from verify.cli.info import info
 from verify.cli.ood import ood
 from verify.cli.prop import prop
 from verify.cli.radius import radius
+from verify.cli.runs import runs
 from verify.cli.spatial import spatial
 from verify.cli.train import train
 from verify.cli.transfer import transfer
@@ -86,6 +87,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command(name=command.__name__, short_help=SHORT[command.__name__])(grouped(command))
+app.add_typer(runs, name="runs", short_help="Stored runs: list, show, resume, export, compare.")
 
 
 def show_version(wanted: bool) -> None:

@@ -44,6 +44,34 @@ def write_csv(record: Record, path: str | Path) -> None:
     write_whole(path, csv_text(record).encode())
 
 
+def parquet_bytes(record: Record) -> bytes:
+    """The results as Parquet, the record's head as JSON in the file's metadata under "tashika".
+
+    Columns are those of the CSV; lists are JSON text there too, so that each column has one type.
+
+    Raises:
+        SettingError: if pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise SettingError(
+            "Parquet needs pyarrow, which is not installed; pip install 'tashika[parquet]', or "
+            "write CSV"
+        ) from None
+    rows = [
+        {k: json.dumps(v) if isinstance(v, list | Mapping) else v for k, v in row.items()}
+        for row in record.rows()
+    ]
+    table = pyarrow.Table.from_pylist(rows)
+    head = {key: value for key, value in record.to_dict().items() if key != "results"}
+    table = table.replace_schema_metadata({"tashika": json.dumps(head, allow_nan=False)})
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(table, stream)
+    return stream.getvalue()
+
+
 def read_json(path: str | Path) -> Record:
     """A record that `write_json` wrote.
 

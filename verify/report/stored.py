@@ -1,0 +1,29 @@
+"""A stored run as a record: what `--json` of the command itself would have written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from verify.report.records import ModelStamp, Record, make_record
+from verify.runs.store import Store
+
+
+def record_of(store: Store) -> Record:
+    """All results that a run holds so far.
+
+    The seconds are those that processes worked on it, together; `missing` counts instances without
+    a result.
+
+    Raises:
+        RunError: if the run is damaged.
+    """
+    head, rows = store.head, [answer.record for answer in store.answers()]
+    record = make_record(
+        head.command,
+        rows,
+        settings=head.settings,
+        model=ModelStamp(head.model_path, head.model_sha256),
+        seconds=sum(stretch.seconds for stretch in store.stretches()),
+        summary={"run": store.name, "missing": store.count() - len(rows)},
+    )
+    return replace(record, version=head.version)

@@ -1,0 +1,135 @@
+"""Two runs, instance by instance: what changed, and what cannot both be true."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from verify.runs.identity import Head
+from verify.runs.store import Store
+
+Row = Mapping[str, object]
+SAME_QUESTION = ("norm", "input_range", "mean", "std", "transform", "flow", "smooth")
+"""Settings under which verdicts about one input are about one claim, but for its radius."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One instance that both runs decided.
+
+    Attributes:
+        first, second: the two results.
+        contradiction: why they cannot both be true, or "".
+    """
+
+    first: Row
+    second: Row
+    contradiction: str
+
+    @property
+    def index(self) -> object:
+        """Number of the instance in its source."""
+        return self.first["index"]
+
+    @property
+    def verdicts(self) -> tuple[str, str]:
+        """That of each run."""
+        return str(self.first["verdict"]), str(self.second["verdict"])
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What two runs say of the same instances.
+
+    Attributes:
+        differences: of their heads, in words.
+        pairs: instances that both decided: the same number with the same content.
+        only_first, only_second: how many others have a result.
+    """
+
+    differences: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    only_first: int
+    only_second: int
+
+    @property
+    def verdicts(self) -> dict[tuple[str, str], int]:
+        """How often each pair of verdicts came."""
+        return dict(Counter(pair.verdicts for pair in self.pairs))
+
+    @property
+    def changed(self) -> tuple[Pair, ...]:
+        """Those whose verdict is another one."""
+        return tuple(pair for pair in self.pairs if pair.verdicts[0] != pair.verdicts[1])
+
+    @property
+    def contradictions(self) -> tuple[Pair, ...]:
+        """Those of which one result must be wrong."""
+        return tuple(pair for pair in self.pairs if pair.contradiction)
+
+    def seconds(self) -> tuple[float, float]:
+        """That each run spent on the pairs."""
+        first = sum(number(pair.first, "seconds") or 0.0 for pair in self.pairs)
+        return first, sum(number(pair.second, "seconds") or 0.0 for pair in self.pairs)
+
+
+def compare_runs(first: Store, second: Store) -> Comparison:
+    """Match instances by number and content.
+
+    Raises:
+        RunError: if one of the runs is damaged.
+    """
+    mine, its = results_of(first), results_of(second)
+    shared = [place for place in mine if place in its]
+    comparable = same_question(first.head, second.head)
+    pairs = (
+        Pair(mine[p], its[p], contradiction(mine[p], its[p]) if comparable else "") for p in shared
+    )
+    return Comparison(
+        tuple(first.head.differences(second.head)),
+        tuple(pairs),
+        len(mine) - len(shared),
+        len(its) - len(shared),
+    )
+
+
+def results_of(store: Store) -> dict[tuple[int, str], Row]:
+    """Results by number and content."""
+    places = {position: (index, content) for position, index, content in store.contents()}
+    return {places[answer.position]: answer.record for answer in store.answers()}
+
+
+def same_question(first: Head, second: Head) -> bool:
+    """Whether claims of one are about what claims of the other are about."""
+    return first.model_sha256 == second.model_sha256 and all(
+        first.settings.get(name) == second.settings.get(name) for name in SAME_QUESTION
+    )
+
+
+def contradiction(first: Row, second: Row) -> str:
+    """Why two results about one input and model cannot both be true; "" if they can."""
+    if first.get("label") != second.get("label"):
+        return ""
+    for proved, refuted, order in ((first, second, "first"), (second, first, "second")):
+        if proved.get("verdict") != "verified":
+            continue
+        low, high = number(proved, "eps"), nearest(refuted)
+        if low is not None and high is not None and low >= high:
+            return f"proved by the {order} run up to {low:g}, refuted by the other at {high:g}"
+        if "answer" in proved and refuted.get("verdict") == "falsified":
+            return f"proved by the {order} run, refuted by the other"
+    return ""
+
+
+def nearest(row: Row) -> float | None:
+    """Distance of a counterexample that a result tells of."""
+    if "radius_attacked" in row:
+        return number(row, "radius_attacked")
+    return number(row, "distance") if row.get("verdict") == "falsified" else None
+
+
+def number(row: Row, name: str) -> float | None:
+    """A field that may be null or not there."""
+    value = row.get(name)
+    return float(value) if isinstance(value, int | float) else None
