@@ -1,4 +1,4 @@
-"""A real dask scheduler with real worker processes on this machine; skipped where dask is absent."""
+"""A real dask scheduler with real worker processes; skipped where dask is absent."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_cluster_answers_everything_though_a_worker_is_killed(
 ) -> None:
     """Each worker gets the work once; one is killed in the middle; nothing is lost or twice."""
     slow = tuple((p, 0.05) for p in range(1, 120))
-    work = Squares(str(tmp_path / "log"), ((0, 5.0), *slow), weight=bytes(10**6))
+    work = Squares(str(tmp_path / "log"), slow, last=110, weight=bytes(10**6))
     crew = Cluster(scheduler, pickle.dumps(work))
     crew.client.wait_for_workers(WORKERS, timeout=60)
     found, killed = [], 0
@@ -81,8 +81,6 @@ def test_a_cluster_answers_everything_though_a_worker_is_killed(
     assert str(killed) in processes
     opened = [pid for pid, what in lines if what == "opened"]
     assert sorted(opened) == sorted(set(opened))
-    first = next(i for i, part in enumerate(found) if part[0].position == 0)
-    assert first > len(found) // 2
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ class Squares:
     Attributes:
         log: where each worker says what it does; None for nowhere.
         slow: seconds by position.
+        last: whether position 0 waits until this many others have begun.
         fatal_once: positions that kill the first worker that tries them.
         fatal: positions that kill every worker.
         wrong: positions that raise.
@@ -28,6 +29,7 @@ class Squares:
 
     log: str | None = None
     slow: tuple[tuple[int, float], ...] = ()
+    last: int = 0
     fatal_once: tuple[int, ...] = ()
     fatal: tuple[int, ...] = ()
     wrong: tuple[int, ...] = ()
@@ -52,6 +54,8 @@ class Squares:
         for p in positions:
             self.note(p)
             time.sleep(dict(self.slow).get(p, 0))
+            while p == 0 and self.last and len(self.begun()) < self.last:
+                time.sleep(0.05)
             if p in self.fatal or (p in self.fatal_once and self.first(p)):
                 os.kill(os.getpid(), signal.SIGKILL)
             if p in self.wrong:
@@ -65,6 +69,9 @@ class Squares:
         except FileExistsError:
             return False
         return True
+
+    def begun(self) -> set[str]:
+        return {what for _, what in self.lines() if what.isdigit()}
 
     def lines(self) -> list[list[str]]:
         """What was noted: process and what it did."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from verify.errors import RunError
 from verify.runs.answers import Answer
 from verify.runs.engine import Positions, WorkerDied
-from verify.runs.worker import Desk, limit_threads
+from verify.runs.worker import Desk
 from verify.version import __version__
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ class Sent:
                 f"a worker has version {__version__} of the tool and this is {self.version}; "
                 "install the same everywhere"
             )
-        limit_threads(worker.state.nthreads)
-        self.desk, self.turn = Desk(self.payload), threading.Lock()
+        self.desk, self.turn = Desk(self.payload, worker.state.nthreads), threading.Lock()
 
     def solve(self, positions: Sequence[int]) -> list[Answer]:
         """One task; a worker's threads take turns, as each task uses all of them."""

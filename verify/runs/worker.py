@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +25,12 @@ class Desk:
 
     Attributes:
         payload: the pickled `Work`.
+        threads: that it may use.
         solver: what it opened to.
     """
 
     payload: bytes = b""
+    threads: int = 1
     solver: Solver | None = None
 
     def solve(self, positions: Sequence[int]) -> list[Answer]:
@@ -36,6 +39,7 @@ class Desk:
             work: Work = pickle.loads(self.payload)
             self.solver = work.open()
             self.payload = b""
+            limit_threads(self.threads)
         return self.solver(positions)
 
 
@@ -48,15 +52,15 @@ def begin(payload: bytes, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     gc.set_threshold(COLLECT_AFTER, 50, 100)
-    limit_threads(threads)
-    DESK.payload, DESK.solver = payload, None
+    DESK.payload, DESK.threads, DESK.solver = payload, threads, None
 
 
 def limit_threads(threads: int) -> None:
-    """Let torch use so many cores."""
-    import torch
+    """Let torch use so many cores, if the work has loaded it."""
+    if "torch" in sys.modules:
+        import torch
 
-    torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
 
 
 def end_with_parent() -> None:
