@@ -16,6 +16,7 @@ from verify.certificates.properties import certify_property
 from verify.certificates.proving import NoCertificate
 from verify.check.__main__ import check, main
 from verify.check.certificate import read_certificate
+from verify.graph.ir import Graph
 from verify.readers.vnnlib import read_vnnlib
 from verify.values.budget import Budget
 
@@ -109,3 +110,36 @@ def test_the_command_writes_what_the_checker_accepts(verify: Run, tmp_path: Path
         if written:
             assert "accepted by verify.check" in done.err
             assert main([str(where), str(onnx_path), str(prop_path)]) == 0
+
+
+def test_a_tree_of_relus_proves_what_slopes_do_not(tmp_path: Path) -> None:
+    """More inputs than boxes suit, and a level that takes splits; each clause has its own tree."""
+    inputs = 24
+    model, rng = dense_bytes(4, (inputs, 10, 10, 2)), np.random.default_rng(4)
+    low, high = np.full(inputs, -0.3), np.full(inputs, 0.3)
+    run = runs(model)[0]
+    values = np.array([run(x) for x in rng.uniform(-0.3, 0.3, (3000, inputs))])
+    graph = load_bytes(tmp_path, model)
+    spread = values.max(axis=0) - values.min(axis=0)
+    for share in (0.2, 0.35, 0.5, 0.8):
+        levels = values.min(axis=0) - share * spread
+        clauses = [f"(<= Y_{k} {float(level)!r})" for k, level in enumerate(levels)]
+        _, prop_path = files(tmp_path, model, box_property(low, high, clauses, 2))
+        stated, prop = read_vnnlib(prop_path).property, prop_path.read_bytes()
+        try:
+            found = certify_property(graph, stated, model, prop, Budget().within(20))
+        except NoCertificate:
+            continue
+        arrays = read_certificate(found).arrays
+        assert "for every float32" in check(found, model, prop)
+        if "0.1/kind" in arrays:
+            assert max(len(arrays["0.0/kind"]), len(arrays["0.1/kind"])) > 1
+            return
+    pytest.fail("no level took a tree of Relus")
+
+
+def load_bytes(folder: Path, model: bytes) -> Graph:
+    """The graph of a file's bytes."""
+    path = folder / "loaded.onnx"
+    path.write_bytes(model)
+    return load(path).graph

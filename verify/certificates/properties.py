@@ -1,10 +1,13 @@
 """Certificates of `prop`: the search runs once more with its tree recorded, for the checker.
 
 What bounds alone prove takes one leaf with optimised slopes. Where few inputs vary, the tree of
-boxes is recorded.
+boxes is recorded; else the tree of Relu splits, without the bounds that a search finds anew on its
+way down.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,11 +18,16 @@ from verify.bounders.alpha_crown import AlphaCrown
 from verify.bounders.memo import SPEC, Memo
 from verify.bounders.slopes import Ascent
 from verify.certificates.proving import Claim, NoCertificate, certificate, claim, rooted
-from verify.certificates.recording import InputTree, slopes_of, tightened
-from verify.certificates.tree import CaseProof, Slopes, Tightening, whole
-from verify.check.leaf import goal_of
+from verify.certificates.recording import InputTree, ReluTrees, slopes_of, tightened
+from verify.certificates.tree import CaseProof, Part, Slopes, Tightening, whole
+from verify.certificates.writing import certificate_bytes
+from verify.check.certificate import read_certificate
+from verify.check.leaf import Goal, goal_of
+from verify.check.refusal import Refusal
+from verify.check.tree import check_case
 from verify.graph.ir import Graph
 from verify.problem import Problem
+from verify.search.activation_split import ActivationSplit
 from verify.search.input_split import InputSplit
 from verify.values.budget import Budget, OutOfTime
 from verify.values.property import Case, Property
@@ -30,6 +38,8 @@ ROOM = 2**30
 """Bytes of slopes that may be kept; beyond, the checker's plain bounds have to do."""
 ITERATIONS = 40
 """Of the slopes: more than a verdict takes, as the checker sees a slightly larger box."""
+SPARE = 1e-3
+"""How much more than the property a search over Relus is asked for, in units of its rows."""
 FEW_INPUTS = 20
 """Up to so many inputs that vary, the tree is one of boxes."""
 
@@ -73,7 +83,7 @@ def suggested(
 
 
 def optimised(graph: Graph, known: Claim, number: int, case: Case, budget: Budget) -> CaseProof:
-    """One leaf with slopes of the alpha-CROWN method, as far as plain bounds do not do."""
+    """One leaf with slopes of the alpha-CROWN method, or a tree of Relus, as far as needed."""
     theirs = known.cases[number]
     plain = rooted(known.network, theirs, [], {}, real=False)
     if not plain.parts[0].tree.proofs:
@@ -81,9 +91,73 @@ def optimised(graph: Graph, known: Claim, number: int, case: Case, budget: Budge
     shape = (1, *graph.input.shape)
     region = Box(case.lower.view(shape), case.upper.view(shape))
     rows, tightenings = slopes_over(graph, region, case, budget)
-    order = order_of(case, goal_of(theirs, graph.output.size).coeff)
+    goal = goal_of(theirs, graph.output.size)
+    order = order_of(case, goal.coeff)
     in_order = {name: alpha[order] for name, alpha in rows.items()}
-    return rooted(known.network, theirs, tightenings, in_order, real=False)
+    single = rooted(known.network, theirs, tightenings, in_order, real=False)
+    if accepted(known, number, single):
+        return single
+    return split_up(graph, goal, case, budget)
+
+
+def accepted(known: Claim, number: int, found: CaseProof) -> bool:
+    """Whether the checker takes a proof of one case."""
+    data = certificate_bytes(known.model, known.prop, [found])
+    try:
+        check_case(read_certificate(data), 0, known.network, known.cases[number])
+    except Refusal:
+        return False
+    return True
+
+
+def split_up(graph: Graph, goal: Goal, case: Case, budget: Budget) -> CaseProof:
+    """A tree of Relu splits for each clause, from a search that keeps the root's bounds.
+
+    The search is asked for a little more than the property, which pays for slopes rounded to
+    float16 and for the slightly larger box.
+    """
+    memo = Memo(1, ROOM)
+    memo.turn(torch.zeros(1, dtype=torch.long))
+    trees = ReluTrees()
+    search = ActivationSplit(
+        ascent=Ascent(ITERATIONS), refining=None, on_leaf=trees.record, memo=memo
+    )
+    found = search(graph, harder(case), None, budget)
+    if found.verdict is not Verdict.VERIFIED:
+        raise NoCertificate(
+            "the search could not be repeated with the root's bounds alone, which is what "
+            f"certificates state: {found.reason}"
+        )
+    if trees.combined:
+        raise NoCertificate("a leaf weighs several rows of a clause, which certificates do not")
+    order = order_of(case, goal.coeff)
+    own = case.spec().clause
+    assert own is not None
+    parts = []
+    for clause, tree in trees.trees.items():
+        first = int((own == clause).nonzero()[0])
+        theirs = int(goal.clause[order.tolist().index(first)])
+        for node in tree.preorder():
+            node.proofs = [replace(proof, clause=theirs) for proof in node.proofs]
+        parts.append(Part([theirs], tree))
+    readers = {n.inputs[0]: n.name for n in graph.nodes if n.op in ("Relu", "MaxPool")}
+    tightenings = [
+        one
+        for name, kept in memo.new.items()
+        if name in readers
+        for part in kept
+        for one in tightened(readers[name], part)
+    ]
+    return CaseProof(parts, tightenings)
+
+
+def harder(case: Case) -> Case:
+    """The case with every row lowered by `SPARE` of the constants' and coefficients' size."""
+    clauses = tuple(
+        replace(c, const=c.const - SPARE * (c.const.abs() + c.coeff.abs().sum(dim=1)))
+        for c in case.clauses
+    )
+    return replace(case, clauses=clauses)
 
 
 def slopes_over(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from verify.bounders.domains import Domains
 from verify.bounders.memo import Kept, flat_rows
-from verify.certificates.tree import Branch, InputSplit, Slopes, Tightening
+from verify.certificates.tree import Branch, InputSplit, Proof, ReluSplit, Slopes, Tightening
+from verify.errors import InternalError
 from verify.search.input_split import Step
+from verify.search.root import Root
 
 
 class InputTree:
@@ -60,3 +63,57 @@ def tightened(relu: str, part: Kept) -> list[Tightening]:
             own = {name: alpha[mine] for name, alpha in slopes.items()}
             found.append(Tightening(relu, entries[mine], sign, own))
     return found
+
+
+class ReluTrees:
+    """Give its `record` to `ActivationSplit(on_leaf=..., refining=None)`; one tree for each clause.
+
+    Attributes:
+        trees: by the number of the clause in the case.
+        combined: whether some leaf weighs several rows of its clause, which no certificate states.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing proved."""
+        self.trees: dict[int, Branch] = {}
+        self.combined = False
+
+    def record(self, root: Root, leaves: Domains) -> None:
+        """Take over closed leaves: the way to each, and what proves it."""
+        layers = root.frame.layers
+        names: list[tuple[str, int]] = []
+        for layer in layers:
+            entries = torch.arange(layer.size) if layer.columns is None else layer.columns
+            kept = root.proof.kept.get(layer.name)
+            names += [(layer.name, int(n)) for n in (entries if kept is None else kept[entries])]
+        for i in range(len(leaves)):
+            leaf = leaves.take(torch.tensor([i]))
+            weight = leaf.weight[0]
+            self.combined |= int((weight > 0).sum()) != 1
+            slopes: Slopes = {}
+            for layer in layers:
+                whole = layer.laid(layer.of(leaf.alpha))[0]
+                kept = root.proof.kept.get(layer.name)
+                if kept is not None:
+                    width = root.proof.whole[layer.name].lower.shape[1]
+                    whole = whole.new_full((width,), float("nan")).index_copy_(0, kept, whole)
+                slopes[layer.name] = whole[None].to(torch.float32).numpy()
+            used = (leaf.sign[0] != 0).nonzero().flatten().tolist()
+            betas = tuple(float(leaf.beta[0, k]) for k in used)
+            clause, row = int(leaf.clause), int(weight.argmax())
+            branch = self.trees.setdefault(clause, Branch())
+            for k in used:
+                relu, neuron = names[int(leaf.slots[0, k])]
+                branch = below(branch, ReluSplit(relu, neuron), float(leaf.sign[0, k]) > 0)
+            branch.proofs.append(Proof(clause, row, slopes, betas))
+
+
+def below(branch: Branch, split: ReluSplit, positive: bool) -> Branch:
+    """The child of a branch on one side of a split, which the branch has or is given."""
+    if branch.split is None:
+        branch.cut(split)
+    if branch.split != split:
+        raise InternalError("two leaves of a search tell of different splits of their parent")
+    child = branch.second if positive else branch.first
+    assert child is not None
+    return child

@@ -18,6 +18,7 @@ from torch import Tensor
 from verify.bounders.beta_crown import Climb, Climbed, climb
 from verify.bounders.beta_proof import prove
 from verify.bounders.domains import Domains
+from verify.bounders.memo import Memo
 from verify.bounders.refining import Refining, refine
 from verify.bounders.slopes import Ascent
 from verify.branchers.babsr import candidates
@@ -62,6 +63,7 @@ class ActivationSplit:
         refining: how a base's neurons are bounded anew; None never to do so.
         batch: domains split at once; None to choose by the network's size.
         on_leaf: told of every closed leaf; for certificates.
+        memo: given the slopes that bounded the root's neurons; for certificates.
     """
 
     ascent: Ascent = Ascent()
@@ -70,6 +72,7 @@ class ActivationSplit:
     refining: Refining | None = Refining()
     batch: int | None = None
     on_leaf: OnLeaf | None = None
+    memo: Memo | None = None
 
     def __call__(
         self,
@@ -136,7 +139,11 @@ class Tree:
     def run(self) -> Outcome:
         """Root, then bases until nothing is open; raises OutOfTime."""
         begun = time.monotonic()
-        self.base = self.root = root = root_of(self.graph, self.case, self.how.ascent, self.budget)
+        how = self.how
+        root = root_of(self.graph, self.case, how.ascent, self.budget, how.memo)
+        self.base = self.root = root
+        if how.on_leaf is not None and len(root.closed):
+            how.on_leaf(root, root.closed)
         self.slack = root.slack
         self.bounded += len(root.margin)
         closed = root.margin[root.margin > 0]

@@ -11,6 +11,7 @@ from verify.bounders.alpha_crown import Pair
 from verify.bounders.backward import BackwardPass
 from verify.bounders.beta_crown import Clauses
 from verify.bounders.domains import Domains, Frame, frame_of
+from verify.bounders.memo import Memo
 from verify.bounders.slopes import Ascent
 from verify.graph.ir import Graph
 from verify.ops.movement import pull_pad
@@ -35,6 +36,7 @@ class Root:
         margin: proved margin of each clause, (clause,).
         slack: how much more than 0 the search must find, for the proof to find more than 0.
         domains: one per clause that is still open.
+        closed: one per clause that is not.
     """
 
     proof: BackwardPass
@@ -44,6 +46,7 @@ class Root:
     margin: Tensor
     slack: float
     domains: Domains
+    closed: Domains
 
 
 def clauses_of(case: Case) -> Clauses:
@@ -59,13 +62,15 @@ def clauses_of(case: Case) -> Clauses:
     return Clauses(coeff, const, real)
 
 
-def root_of(graph: Graph, case: Case, ascent: Ascent, budget: Budget) -> Root:
-    """Bound every node and every clause; raises OutOfTime."""
+def root_of(
+    graph: Graph, case: Case, ascent: Ascent, budget: Budget, memo: Memo | None = None
+) -> Root:
+    """Bound every node and every clause; raises OutOfTime. A memo is given the neurons' slopes."""
     shape = (1, *graph.input.shape)
     box = Box(case.lower.view(shape), case.upper.view(shape))
     proof = BackwardPass(graph, box, FLOAT32, budget)
     search = BackwardPass(graph.to(torch.float32), box.to(torch.float32), None, budget)
-    pair = Pair(proof, search, ascent, None, True)
+    pair = Pair(proof, search, ascent, memo, True)
     for name in proof.names():
         if lookup(proof.graph.node(name)).relax is not None:
             pair.refine(name)
@@ -85,9 +90,16 @@ def root_of(graph: Graph, case: Case, ascent: Ascent, budget: Budget) -> Root:
     taken = (found.value[0].to(torch.float64) - proved).max()
     slopes = {name: alpha[0, 0, best] for name, alpha in found.alpha.items()}
     domains = domains_of(frame, clauses, margin, best, spec.clause, slopes)
-    open_ = (~(margin > 0)).nonzero().flatten()
+    closed = margin > 0
     return Root(
-        proof, frame, others, clauses, margin, max(0.0, 2 * float(taken)), domains.take(open_)
+        proof,
+        frame,
+        others,
+        clauses,
+        margin,
+        max(0.0, 2 * float(taken)),
+        domains.take((~closed).nonzero().flatten()),
+        domains.take(closed.nonzero().flatten()),
     )
 
 
