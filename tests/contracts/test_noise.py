@@ -17,7 +17,7 @@ from verify.ops.curve import DEVIATIONS
 from verify.ops.registry import REGISTRY, lookup, noise_of
 from verify.values.bounds import Bounds
 from verify.values.linear_form import LinearForm
-from verify.values.rounding import FLOAT32, REAL, Rounding, gamma
+from verify.values.rounding import FLOAT32, PARTIAL_SUMS, REAL, Rounding, gamma
 
 ROUNDED = [
     (op, i)
@@ -77,6 +77,33 @@ def test_executions_of_affine_operators_stay_within_their_noise(
     assert escape(node, points(node, i, scale), FLOAT32, i) <= 1
 
 
+@pytest.mark.parametrize(("op", "i"), ROUNDED)
+def test_executions_stay_within_what_parts_of_sums_are_charged(op: str, i: int) -> None:
+    """Half the inputs 0, signs known or not; and it is never more than the plain noise."""
+    node = SAMPLES[op][i]
+    x = points(node, i, 1.0)
+    x = x * (torch.rand(x.shape, generator=torch.Generator().manual_seed(i)) > 0.5)
+    weight, bias = matrix(node)
+    exact = x @ weight.T + bias
+    found = np.stack(list(executions(weight.numpy(), bias.numpy(), x.numpy(), i)))
+    gap = (torch.from_numpy(found).double() - exact).abs().amax(dim=0)
+    sizes = [int(np.prod(s)) for s in node.input_shapes]
+    for low in (x, x.clamp(max=0), -x.abs()):
+        high = torch.maximum(x, -low) if low is not x else x
+        inputs = tuple(
+            Bounds(a.view(-1, *s), b.view(-1, *s))
+            for a, b, s in zip(
+                low.split(sizes, dim=1), high.split(sizes, dim=1), node.input_shapes, strict=True
+            )
+        )
+        close = noise_of(node, PARTIAL_SUMS, torch.float64, inputs)
+        plain = noise_of(node, FLOAT32, torch.float64, inputs)
+        assert close is not None
+        assert plain is not None
+        assert bool((gap <= close.flatten(1)).all())
+        assert bool((close <= plain).all())
+
+
 @pytest.mark.parametrize("n", [3, 17, 101, 1000])
 def test_sums_that_depend_on_their_order_stay_within_the_noise(n: int) -> None:
     """2^24 and n ones: the largest first loses all ones, which one ulp per sum does not cover."""
@@ -88,7 +115,23 @@ def test_sums_that_depend_on_their_order_stay_within_the_noise(n: int) -> None:
     found = np.stack(list(executions(weight.numpy(), np.zeros(1), x.numpy(), 0)))
     assert found.max() - found.min() >= n - 1
     assert escape(node, x, FLOAT32, 0) <= 1
+    assert escape(node, x, PARTIAL_SUMS, 0) <= 1
     assert escape(node, x, REAL, 0) > 1
+
+
+def test_zeros_and_signs_are_worth_something() -> None:
+    """1000 terms of which 100 are not 0, half of either sign: a twentieth of the noise, or so."""
+    node = gemm(1, 1000)
+    weight = torch.tensor([1.0, -1.0]).double().repeat(500)[None]
+    node = Node("out", "Gemm", node.inputs, (1,), ((1000,),),
+                {"weight": weight, "bias": torch.zeros(1).double()})  # fmt: skip
+    x = torch.zeros(1, 1000, dtype=torch.float64)
+    x[0, :100] = 1.0
+    close = noise_of(node, PARTIAL_SUMS, torch.float64, (Bounds(x, x),))
+    plain = noise_of(node, FLOAT32, torch.float64, (Bounds(x, x),))
+    assert close is not None
+    assert plain is not None
+    assert 50 * 2.0**-24 * 99 < float(close) < float(plain) / 12
 
 
 @pytest.mark.parametrize("weight", [1e-40, 1e30])

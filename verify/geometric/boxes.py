@@ -20,6 +20,8 @@ MOST_PARTS = 8
 """Parts that a box is cut into at once at most."""
 ORDER = 2.0
 """How fast gaps fall with the width of a box: as its square, but for pixels at a cell's border."""
+AIM = 0.9
+"""Part of the margin at a box's centre that the gaps of its parts are to take at most."""
 MOST_FIRST = 256
 """First boxes at most."""
 
@@ -117,6 +119,26 @@ def parts_for(score: Tensor, excess: float, most: int = MOST_PARTS) -> list[int]
         ):
             return counts
         counts = grown
+
+
+def parts(boxes: Boxes, moved: Tensor, middle: Tensor, margin: Tensor) -> Tensor:
+    """Into how many parts to cut each box along each parameter, shape (box, parameter).
+
+    At the centre the margin is known; the gap from there down to the bound must shrink to less
+    than that, and is expected to with the size of the box.
+
+    Args:
+        boxes: not proved.
+        moved: how much each parameter moves the worst row, shape (box, parameter), not negative.
+        middle: the margins at their centres, shape (box,).
+        margin: the bounds of their worst rows, shape (box,).
+    """
+    excess = (middle - margin) / (middle * AIM)
+    # Beyond a counterexample, and wherever nothing is known: halves.
+    excess = torch.where((middle > 0) & torch.isfinite(excess), excess, 1.0)
+    score = moved.nan_to_num(1.0, posinf=1.0).clamp(min=1e-300)
+    score = torch.where(boxes.high > boxes.low, score, 0.0)
+    return torch.tensor([parts_for(*row) for row in zip(score, excess.tolist(), strict=True)])
 
 
 def coarse(transform: Transform, image: Tensor) -> Boxes:

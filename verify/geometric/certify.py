@@ -17,11 +17,11 @@ from torch import Tensor
 from verify.bounders.crown import Crown
 from verify.bounders.interval import Interval
 from verify.errors import InternalError, SettingError
-from verify.geometric.boxes import Boxes, coarse, parts_for
+from verify.geometric.boxes import Boxes, coarse, parts
 from verify.geometric.forward import Forward
-from verify.geometric.linear_constraints import PixelForms, pixel_forms
+from verify.geometric.linear_constraints import pixel_forms
 from verify.geometric.outcome import GeometricResult
-from verify.geometric.region import Transformed
+from verify.geometric.region import Transformed, effect
 from verify.geometric.transforms import Transform, check_image_shape
 from verify.graph.ir import Graph
 from verify.problem import Problem
@@ -30,13 +30,19 @@ from verify.traverse import run as run_graph
 from verify.values.budget import Budget, OutOfTime
 from verify.values.region import Box
 from verify.values.result import StopReason, Verdict
+from verify.values.rounding import PARTIAL_SUMS
 from verify.values.spec import classified_as
 
 METHODS = ("forward", "crown", "crown-ibp", "ibp")
 AT_ONCE = 2**26
 """Bytes that one form of all neurons of the widest layer may take: how many boxes go at once."""
-AIM = 0.9
-"""Part of the margin at a box's centre that the gaps of its parts are to take at most."""
+NEAR = 4.0
+"""Boxes whose middle's margin is below this many times the rounding that plain bounds charge are
+bounded once more, closely."""
+SMALL = 2.0**-9
+"""...if they are no more than this part of the range; larger ones are cheaper to split."""
+CLOSELY_AT_ONCE = 8
+"""Boxes that are bounded so at once."""
 NARROWEST = 2.0**-24
 """Boxes are not split beyond this part of the range: rounding would be all that is left."""
 
@@ -81,7 +87,9 @@ class Search:
     Attributes:
         graph, judge, image, label, transform, settings: the claim.
         certified: boxes that were proved.
-        left: boxes put aside: too narrow, or beyond a counterexample.
+        left: boxes put aside: too narrow, within rounding, or beyond a counterexample.
+        rounding: what plain bounds charge at the origin, once it is asked for.
+        stuck: whether a box was put aside because a point of it is within rounding.
         margin: least certified margin so far.
         bounded: how many boxes were bounded.
         attacked: least share of a counterexample.
@@ -103,6 +111,8 @@ class Search:
     parameters: tuple[float, ...] | None = None
     witness: Tensor | None = None
     attack: str = ""
+    rounding: float | None = None
+    stuck: bool = False
     single: Graph = field(init=False)
 
     def __post_init__(self) -> None:
@@ -126,24 +136,41 @@ class Search:
         self.parameters = tuple(parameters[least].tolist())
         self.witness, self.attack = images[least], name
 
-    def bound(self, boxes: Boxes) -> tuple[Tensor, Tensor]:
-        """Margins of boxes (box, row), and how much each parameter moves the worst row."""
+    def problem(self, boxes: Boxes) -> Problem:
+        """The margins over boxes, one batch row each."""
         forms = pixel_forms(
             self.transform, self.image, boxes.low, boxes.high, noise=self.settings.noise
         )
-        spec = classified_as(
-            self.label.expand(len(boxes)), self.graph.output.size, tail=self.graph.tail
-        )
-        problem = Problem(self.graph, Transformed(forms), spec)
-        if self.settings.method == "forward":
+        label = self.label.expand(len(boxes))
+        spec = classified_as(label, self.graph.output.size, tail=self.graph.tail)
+        return Problem(self.graph, Transformed(forms), spec)
+
+    def bound(self, boxes: Boxes) -> tuple[Tensor, Tensor]:
+        """Margins of boxes (box, row), and how much each parameter moves the worst row."""
+        problem = self.problem(boxes)
+        region, method = problem.region, self.settings.method
+        assert isinstance(region, Transformed)
+        if method == "forward":
             found = Forward(single=self.single)(problem)
-            return found.margin, effect(forms, found.coeff.flatten(1))
-        if self.settings.method == "ibp":
-            box = Box(forms.bounds.lower, forms.bounds.upper)
-            margin = Interval()(Problem(self.graph, box, spec)).margin
+            return found.margin, effect(region.forms, found.coeff.flatten(1))
+        if method == "ibp":
+            bounds = region.bounds()
+            box = Box(bounds.lower, bounds.upper)
+            margin = Interval()(Problem(self.graph, box, problem.spec)).margin
         else:
-            margin = Crown(intermediate=self.settings.method == "crown")(problem).margin
-        return margin, effect(forms, torch.ones_like(forms.bounds.lower).flatten(1))
+            margin = Crown(intermediate=method == "crown")(problem).margin
+        return margin, effect(region.forms, torch.ones_like(region.bounds().lower).flatten(1))
+
+    def proves(self, margin: Tensor) -> Tensor:
+        """Which boxes their rows' margins prove; NaN is unproved."""
+        required = 1e-5 if self.graph.tail in ("Softmax", "LogSoftmax") else 0.0
+        return ((margin > required) & torch.isfinite(margin)).all(dim=1)
+
+    def settle(self, boxes: Boxes, margin: Tensor, proved: Tensor) -> None:
+        """Keep those that are proved."""
+        if bool(proved.any()):
+            self.certified.append(boxes.take(proved))
+            self.margin = min(self.margin, float(margin[proved].min()))
 
     def pursue(self, boxes: Boxes) -> Boxes:
         """Decide what can be decided of some boxes; the children of the others."""
@@ -155,13 +182,9 @@ class Search:
             return boxes
         margin, moved = self.bound(boxes)
         self.bounded += len(boxes)
-        required = 1e-5 if self.graph.tail in ("Softmax", "LogSoftmax") else 0.0
-        # NaN is unproved.
-        proved = ((margin > required) & torch.isfinite(margin)).all(dim=1)
-        if bool(proved.any()):
-            self.certified.append(boxes.take(proved))
-            self.margin = min(self.margin, float(margin[proved].min()))
-        rest, moved = boxes.take(~proved), moved[~proved]
+        proved = self.proves(margin)
+        self.settle(boxes, margin, proved)
+        rest, moved, margin = boxes.take(~proved), moved[~proved], margin[~proved].amin(dim=1)
         if not len(rest):
             return rest
         # The corner where the worst row's form is least: the likeliest counterexample.
@@ -170,29 +193,66 @@ class Search:
         if not self.settings.split:
             narrow = torch.ones_like(narrow)
         self.left.append(rest.take(narrow))
-        rest, moved = rest.take(~narrow), moved[~narrow].abs()
+        rest, moved, margin = rest.take(~narrow), moved[~narrow], margin[~narrow]
         if not len(rest):
             return rest
-        return rest.cut(self.parts(rest, moved, margin[~proved][~narrow]))
+        middle = self.middle(rest)
+        open_ = self.closely(rest, middle, torch.where(moved > 0, rest.low, rest.high))
+        rest, moved, margin, middle = rest.take(open_), moved[open_], margin[open_], middle[open_]
+        return rest.cut(parts(rest, moved.abs(), middle, margin)) if len(rest) else rest
 
-    def parts(self, boxes: Boxes, moved: Tensor, margin: Tensor) -> Tensor:
-        """Into how many parts to cut each box along each parameter, shape (box, parameter).
-
-        At the centre the margin is known; the gap from there down to the bound must shrink to less
-        than that, and is expected to with the size of the box.
-        """
+    def middle(self, boxes: Boxes) -> Tensor:
+        """Margins at the boxes' centres, as our float32 network has them, shape (box,)."""
         images = self.transform(
             self.image.expand(len(boxes), -1, -1, -1), (boxes.low + boxes.high) / 2
         )
         output = run_graph(self.single, images).flatten(1).to(torch.float64)
-        middle = (output[:, self.label] - output).index_fill(1, self.label, math.inf)
-        middle, margin = middle.amin(dim=1), margin.amin(dim=1)
-        excess = (middle - margin) / (middle * AIM)
-        # Beyond a counterexample, and wherever nothing is known: halves.
-        excess = torch.where((middle > 0) & torch.isfinite(excess), excess, 1.0)
-        score = moved.nan_to_num(1.0, posinf=1.0).clamp(min=1e-300)
-        score = torch.where(boxes.high > boxes.low, score, 0.0)
-        return torch.tensor([parts_for(*row) for row in zip(score, excess.tolist(), strict=True)])
+        margin = output[:, self.label] - output
+        return margin.index_fill(1, self.label, math.inf).amin(dim=1)
+
+    def closely(self, boxes: Boxes, middle: Tensor, corner: Tensor) -> Tensor:
+        """Which boxes are to be split; the others are proved now, or put aside as hopeless.
+
+        Where margins are near the rounding that bounds charge, splits do not help. There small
+        boxes are bounded with rounding charged more closely; where their centre or worst corner
+        alone cannot be proved so, no part that holds it can. After the first of these the range is
+        not going to be verified, and its like are put aside at once.
+        """
+        open_ = torch.ones(len(boxes), dtype=torch.bool)
+        small = boxes.volume(self.transform) <= SMALL
+        if not bool(small.any()):
+            return open_
+        if self.rounding is None:
+            rest = self.transform.origin[None]
+            origin = Boxes(rest, rest)
+            self.rounding = float((self.middle(origin) - self.bound(origin)[0].amin(dim=1))[0])
+        # NaN is near.
+        tried = (small & ~(middle > NEAR * self.rounding)).nonzero().flatten()
+        for some in tried.split(CLOSELY_AT_ONCE):
+            part = boxes.take(some)
+            margin = self.close_margin(part)
+            found = self.proves(margin)
+            self.settle(part, margin, found)
+            still = ~found
+            for points in ((part.low + part.high) / 2, corner[some]):
+                if bool(still.any()) and not self.stuck:
+                    alone = Boxes(points[still], points[still])
+                    still[still.clone()] = self.proves(self.close_margin(alone))
+            if self.stuck or bool((~found & ~still).any()):
+                self.stuck, still = True, torch.zeros_like(still)
+            self.left.append(part.take(~found & ~still))
+            open_[some] = still
+        return open_
+
+    def close_margin(self, boxes: Boxes) -> Tensor:
+        """Margins of boxes with rounding charged closely; dear."""
+        problem = self.problem(boxes)
+        self.bounded += len(boxes)
+        if self.settings.method == "ibp":
+            bounds = problem.region.bounds()
+            box = Box(bounds.lower, bounds.upper)
+            return Interval(PARTIAL_SUMS)(Problem(self.graph, box, problem.spec)).margin
+        return Crown(PARTIAL_SUMS)(problem).margin
 
     def room(self) -> Tensor:
         """Widths of the range."""
@@ -227,22 +287,7 @@ class Search:
             order = boxes.least_share(self.transform).argsort(stable=True)
             first = boxes.take(order[:most])
             boxes = boxes.take(order[most:]).joined(self.pursue(first))
-        return ""
-
-
-def effect(forms: PixelForms, rows: Tensor) -> Tensor:
-    """How a row over the pixels moves with each parameter, shape (box, parameter).
-
-    The size is the sum over pixels without cancellation; the sign is that of the whole.
-
-    Args:
-        forms: of the pixels.
-        rows: coefficients, shape (box, pixel).
-    """
-    slopes = ((forms.lower + forms.upper) / 2)[:, 1:].flatten(2)
-    moved = slopes * rows[:, None]
-    sign = torch.where(moved.sum(dim=2) >= 0, 1.0, -1.0)
-    return moved.abs().sum(dim=2) * sign
+        return StopReason.WITHIN_ROUNDING.value if self.stuck else ""
 
 
 def certify_image(

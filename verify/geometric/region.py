@@ -84,3 +84,18 @@ class Transformed:
         return Transformed(
             PixelForms(forms.lower.to(dtype), forms.upper.to(dtype), forms.bounds.to(dtype))
         )
+
+
+def effect(forms: PixelForms, rows: Tensor) -> Tensor:
+    """How a row over the pixels moves with each parameter, shape (box, parameter).
+
+    The size is the sum over pixels without cancellation; the sign is that of the whole.
+
+    Args:
+        forms: of the pixels.
+        rows: coefficients, shape (box, pixel).
+    """
+    slopes = ((forms.lower + forms.upper) / 2)[:, 1:].flatten(2)
+    moved = slopes * rows[:, None]
+    sign = torch.where(moved.sum(dim=2) >= 0, 1.0, -1.0)
+    return moved.abs().sum(dim=2) * sign

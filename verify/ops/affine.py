@@ -7,6 +7,7 @@ adjoint A -> A·W. Everything else follows, whether W is a matrix, a convolution
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -88,6 +89,21 @@ def affine(
         # A·b sums over the whole node, hence its size.
         ours = 2 * gamma(max(forward_terms, backward_terms, node.size) + 8, unit(dtype))
         theirs = gamma(forward_terms + EXTRA_ROUNDINGS, rounding.execution)
+        charge = reach * (ours + theirs)
+        if rounding.partial:
+            # P = max(sum of positive terms, of negative ones) = (|W|·(p + q) + |W·(p - q)|) / 2
+            up = tuple(x.upper.clamp(min=0) for x in inputs)
+            down = tuple((-x.lower).clamp(min=0) for x in inputs)
+            whole = absolute(node, *(p + q for p, q in zip(up, down, strict=True)))
+            zero = forward(node, *(torch.zeros_like(p[:1]) for p in up))
+            net = forward(node, *(p - q for p, q in zip(up, down, strict=True))) - zero
+            parts = (whole + net.abs()) / 2 + reach * ours
+            if bias is not None:
+                parts = parts + channelwise(node, size)
+            masks = tuple((m > 0).to(m.dtype) for m in magnitudes)
+            terms = nonzero_terms(node, absolute, masks, forward_terms)
+            closer = by_parts(torch.minimum(parts, reach), reach, terms, rounding.execution)
+            charge = torch.minimum(charge, closer + reach * ours)
         # Each of the n products, sums and inputs may lose one smallest normal number; what is lost
         # in an input is multiplied by the largest weight, hence the factor.
         largest = 1.0 + max((float(t.abs().max()) for t in node.tensors.values()), default=1.0)
@@ -96,7 +112,7 @@ def affine(
         # Past the largest float32 an execution holds infinity or NaN, not a rounded number.
         safe = forward_terms * (biggest + 1.0) * largest < rounding.largest
         flushed = torch.where(safe, flushed, torch.inf)
-        return reach * (ours + theirs) + flushed.view(-1, *[1] * len(node.shape))
+        return charge + flushed.view(-1, *[1] * len(node.shape))
 
     return register(
         Op(
@@ -112,6 +128,41 @@ def affine(
             mixes=mixes,
         )
     )
+
+
+def nonzero_terms(
+    node: Node, absolute: Callable[..., Tensor], masks: tuple[Tensor, ...], most: int
+) -> Tensor:
+    """How many terms of a sum may be other than 0, at most `most`; broadcastable to the node.
+
+    Args:
+        node: affine.
+        absolute: its |W|·x.
+        masks: 1 where an input may be other than 0, shape (batch, *input).
+        most: the terms of one sum.
+    """
+    weight = node.tensors.get("weight")
+    if weight is None:
+        return masks[0].new_full((), most)
+    tensors = {**node.tensors, "weight": torch.ones_like(weight)}
+    return absolute(replace(node, tensors=tensors), *masks).round().clamp(max=most)
+
+
+def by_parts(parts: Tensor, reach: Tensor, terms: Tensor, roundoff: float) -> Tensor:
+    """What an execution of sums may be off by, where no part of a sum is larger than `parts`.
+
+    Each of n + c roundings is of one partial sum, of at most `parts` and what it is off by itself;
+    or it is of one term, at most c of those each. Terms that are 0 add nothing and round nothing.
+
+    Args:
+        parts: bounds what any of the terms sum to.
+        reach: |W|·X + |b|.
+        terms: n, broadcastable to both.
+        roundoff: u of the execution.
+    """
+    product = (terms + EXTRA_ROUNDINGS) * roundoff
+    steps = torch.where(product < 0.5, product / (1 - product) * (1 + 2.0**-40), torch.inf)
+    return steps * parts + (gamma(EXTRA_ROUNDINGS, roundoff) + steps.square()) * reach
 
 
 MAGNITUDES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()

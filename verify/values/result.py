@@ -30,6 +30,10 @@ class StopReason(str, Enum):
         "bounds are not finite: weights or inputs are too large for float32; "
         "rescale the model or the inputs"
     )
+    WITHIN_ROUNDING = (
+        "within rounding: somewhere the margin is smaller than what float32 executions of the "
+        "model may differ by, and no split helps"
+    )
     NOT_REPLAYED = (
         "an attack found a counterexample that the model's own runtime does not confirm; "
         "the margin there is within rounding"

@@ -59,16 +59,22 @@ class Rounding:
         kernels: whether deployed activation kernels may deviate from the true function.
         largest: what a sum may reach, whole or in part, before it may overflow and nothing is known
             of it any more, if it was scaled down afterwards.
+        partial: charge a sum by what its parts can reach and by the terms that are not 0, in place
+            of the sizes of all terms: dearer, and tighter (docs/guarantees.md).
     """
 
     execution: float = UNIT_FLOAT32
     smallest: float = SMALLEST_FLOAT32 * FOLDED_STRETCH
     kernels: bool = True
     largest: float = LARGEST_FLOAT32 / FOLDED_STRETCH
+    partial: bool = False
 
 
 FLOAT32 = Rounding()
 """Every IEEE float32 execution of the file: the meaning of VERIFIED."""
+
+PARTIAL_SUMS = Rounding(partial=True)
+"""The same executions, charged more closely: for margins near their rounding."""
 
 REAL = Rounding(execution=0.0, smallest=0.0, kernels=False, largest=float("inf"))
 """The real-valued network only: a proof in exact arithmetic, not of a deployment."""
