@@ -228,7 +228,7 @@ class Search:
             self.rounding = float((self.middle(origin) - self.bound(origin)[0].amin(dim=1))[0])
         # NaN is near.
         tried = (small & ~(middle > NEAR * self.rounding)).nonzero().flatten()
-        for some in tried.split(CLOSELY_AT_ONCE):
+        for some in tried.split(CLOSELY_AT_ONCE) if len(tried) else ():
             part = boxes.take(some)
             margin = self.close_margin(part)
             found = self.proves(margin)
