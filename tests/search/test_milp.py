@@ -18,6 +18,7 @@ from verify.bounders.safe_lp import Prover
 from verify.bounders.simplex import Domain, Simplex
 from verify.graph.ir import Graph
 from verify.problem import Problem
+from verify.search.lp_clipping import clipper
 from verify.search.lp_tree import half
 from verify.search.milp import Milp
 from verify.traverse import evaluate, run
@@ -316,3 +317,48 @@ def test_a_domain_without_inputs_is_closed_by_its_ray() -> None:
             closed += bool((prover.prove([domain] * 2, both, zero) > 0).any())
     assert closed > 20
     assert safe_lp.Prover is Prover
+
+
+def test_clipping_keeps_every_unsafe_input() -> None:
+    """No sampled input at or below the aim leaves its domain, and the bounds do get tighter."""
+    tightened = 0
+    for seed in range(12):
+        graph, case, least = asked(seed, rows=1 + seed % 2)
+        (clause,) = shifted(case, -least - 0.3).clauses
+        case = replace(case, clauses=(clause,))
+        program, prover = pieces(graph, case)
+        clip = clipper(prover)
+        simplex = Simplex(program)
+        solved = simplex.solve()
+        if clip is None:
+            continue  # every sign next to the input is known
+        assert solved.duals is not None
+        (domain,) = clip([simplex.whole], [solved.duals], 0.0)
+        assert domain is not None
+        tightened += int((domain.lower > simplex.whole.lower).sum())
+        share = torch.rand(20000, len(case.lower), generator=torch.Generator().manual_seed(seed))
+        x = torch.lerp(case.lower, case.upper, (1.4 * share.double() - 0.2).clamp(0, 1))
+        values = evaluate(graph, x)
+        z = torch.cat(
+            [values[layer.source][:, layer.kept[layer.open_]] for layer in program.layers], dim=1
+        ).numpy()
+        unsafe = clause.contain(values[graph.output.name]).numpy()
+        assert unsafe.any()
+        assert (z[unsafe] >= domain.lower).all()
+        assert (z[unsafe] <= domain.upper).all()
+        (empty,) = clip([simplex.whole], [solved.duals], solved.bound - 1.0)
+        assert empty is None or bool((empty.lower >= domain.lower).all())
+    assert tightened > 20
+
+
+def test_a_plane_that_is_moved_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clipping by a plane put too high loses unsafe inputs: the comparison above can fail."""
+    right = Prover.plane
+
+    def high(self, *found):  # type: ignore[no-untyped-def]
+        form = right(self, *found)
+        return replace(form, const=form.const + 1.0)
+
+    monkeypatch.setattr(Prover, "plane", high)
+    with pytest.raises(AssertionError):
+        test_clipping_keeps_every_unsafe_input()

@@ -49,15 +49,21 @@ class Prover:
             weights: of the output rows, shape (domain, row), >= 0; by default those that the dual
                 values give.
         """
+        form = self.plane(domains, duals, weights)
+        box = self.ledger.bounds[self.ledger.graph.input.name]
+        return Box(box.lower, box.upper).minimise(form)[:, 0]
+
+    def plane(
+        self, domains: Sequence[Domain], duals: Sequence[Vector], weights: Tensor | None = None
+    ) -> LinearForm:
+        """The linear function of the input behind `prove`, (domain, 1, *input)."""
         values = torch.from_numpy(np.stack(duals))
         if weights is None:
             weights = self.weights(values)
         start = self.start(weights)
         nu, tighter = self.multipliers(values), self.tighter(domains)
         form = self.ledger.pull(self.ledger.graph.output.name, start, nu, tighter)
-        form = self.with_inputs(form, values)
-        box = self.ledger.bounds[self.ledger.graph.input.name]
-        return Box(box.lower, box.upper).minimise(form)[:, 0]
+        return self.with_inputs(form, values)
 
     def weights(self, values: Tensor) -> Tensor:
         """What the dual values weigh the output rows with; 1 where there is only one."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -22,9 +22,12 @@ from torch import Tensor
 from verify.bounders.lp import Vector
 from verify.bounders.safe_lp import Prover
 from verify.bounders.simplex import CUT_OFF, INFEASIBLE, OPTIMAL, Domain, Simplex, Solved
+from verify.search.lp_clipping import Clipper
 
 BATCH = 64
 """Claims evaluated at once."""
+WIDTH = 16
+"""Nodes clipped at once, and then split one after the other."""
 NO_LOSS = 1e-9
 """Of a neuron's relaxation at the optimum: below it, splitting the neuron cannot help there."""
 FIRST_COST = 1.0
@@ -40,14 +43,14 @@ class Open:
         bound: its program's optimum; what the solver says, for the order and for people.
         loss: what each open neuron's relaxation costs at the optimum, (neuron,).
         gap: how far each neuron is from its function there, (neuron,).
-        depth: number of splits.
+        duals: of the program's rows at the optimum, or None.
     """
 
     domain: Domain
     bound: float
     loss: Vector
     gap: Vector
-    depth: int
+    duals: Vector | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +59,6 @@ class Claim:
 
     domain: Domain
     solved: Solved
-    depth: int
 
 
 @dataclass(eq=False)
@@ -68,6 +70,7 @@ class LpTree:
         prover: of the same program.
         point: called with the inputs of every optimum, (inputs,); True ends the search.
         aim: what the rigorous bound of a node must exceed.
+        clip: tightens nodes before they are split, or None.
         slack: how much more the solver's must, so that rounding does not undo it.
         bound: least rigorous bound of the closed nodes.
         nodes: solved so far.
@@ -80,6 +83,7 @@ class LpTree:
     point: Callable[[Vector], bool]
     aim: float = 0.0
     slack: float = 0.0
+    clip: Clipper | None = None
     bound: float = np.inf
     nodes: int = 0
     stuck: int = 0
@@ -99,24 +103,60 @@ class LpTree:
     ) -> bool:
         """Search until all is closed (True), or a point is found, time or nodes are up (False)."""
         if not self.nodes:
-            self.bound_node(self.simplex.whole, 0, deadline)
+            self.bound_node(self.simplex.whole, deadline)
         while not self.found and time.monotonic() < deadline and self.nodes < most:
             if not self.open_:
                 self.settle()
                 if not self.open_:
                     break
-            self.split(self.open_.pop(), deadline)
+            for node in self.clipped(self.open_[-WIDTH:], deadline):
+                self.split(node, deadline)
             if len(self.claims) >= BATCH:
                 self.settle()
                 if tell is not None:
                     tell()
         return not self.found and not self.open_ and not self.claims and not self.stuck
 
+    def clipped(self, nodes: list[Open], deadline: float) -> list[Open]:
+        """Take nodes off the queue and tighten them; what is then empty is closed.
+
+        A node whose bounds moved keeps the losses of its old optimum, which still order its
+        neurons.
+        """
+        del self.open_[-len(nodes) :]
+        if self.clip is None or any(node.duals is None for node in nodes):
+            return nodes[::-1]
+        duals = [node.duals for node in nodes if node.duals is not None]
+        tighter = self.clip([node.domain for node in nodes], duals, self.aim)
+        found = []
+        for node, domain in zip(nodes, tighter, strict=True):
+            if domain is None:
+                self.close(self.aim)
+            elif (domain.side != 0).all():
+                self.bound_node(domain, deadline)
+            else:
+                open_ = domain.side == 0
+                found.append(
+                    replace(
+                        node,
+                        domain=domain,
+                        loss=np.where(open_, node.loss, 0.0),
+                        gap=np.where(open_, node.gap, 0.0),
+                    )
+                )
+        return found[::-1]
+
+    def close(self, bound: float) -> None:
+        """Note a closed node; of a clipped one only its unsafe inputs were bounded."""
+        if self.clip is not None:
+            bound = float(np.nextafter(self.aim, np.inf))
+        self.bound = min(self.bound, bound)
+
     def least(self) -> float:
         """The least bound over all that is open, as far as it is known."""
         return min((node.bound for node in self.open_), default=self.bound)
 
-    def bound_node(self, domain: Domain, depth: int, deadline: float) -> float:
+    def bound_node(self, domain: Domain, deadline: float) -> float:
         """Solve one node and file it; returns its bound, NaN if there is none."""
         self.simplex.move(domain)
         solved = self.simplex.solve(enough=self.aim + self.slack, deadline=deadline)
@@ -124,30 +164,30 @@ class LpTree:
         status = solved.status
         if status in (CUT_OFF, INFEASIBLE) or (status == OPTIMAL and solved.bound > self.aim):
             if solved.duals is not None:
-                self.claims.append(Claim(domain, solved, depth))
+                self.claims.append(Claim(domain, solved))
                 return solved.bound
         elif status == OPTIMAL and solved.columns is not None:
-            self.examine(domain, solved, depth)
+            self.examine(domain, solved)
             return solved.bound
-        self.file(domain, solved, depth)
+        self.file(domain, solved)
         return float("nan")
 
-    def examine(self, domain: Domain, solved: Solved, depth: int) -> None:
+    def examine(self, domain: Domain, solved: Solved) -> None:
         """A node that stays open: look at its optimum, then queue it."""
         columns = solved.columns
         assert columns is not None
         if self.point(columns[: self.simplex.program.inputs]):
             self.found = True
-        self.file(domain, solved, depth)
+        self.file(domain, solved)
 
-    def file(self, domain: Domain, solved: Solved, depth: int) -> None:
+    def file(self, domain: Domain, solved: Solved) -> None:
         """Queue a node; one without open neurons is stuck."""
         if not bool((domain.side == 0).any()):
             self.stuck += 1
             return
         loss, gap = self.losses(domain, solved)
         bound = solved.bound if np.isfinite(solved.bound) else -np.inf
-        self.open_.append(Open(domain, bound, loss, gap, depth))
+        self.open_.append(Open(domain, bound, loss, gap, None if solved.ray else solved.duals))
 
     def losses(self, domain: Domain, solved: Solved) -> tuple[Vector, Vector]:
         """What each open neuron's relaxation costs at the optimum, and how far off it is there."""
@@ -176,7 +216,9 @@ class LpTree:
         place = self.choose(node)
         before = len(self.open_)
         for which, side in enumerate((1, -1)):
-            bound = self.bound_node(half(node.domain, place, side), node.depth + 1, deadline)
+            if self.found:
+                return
+            bound = self.bound_node(half(node.domain, place, side), deadline)
             loss = node.loss[place]
             if loss > NO_LOSS and np.isfinite(bound) and np.isfinite(node.bound):
                 self.gains[which, place] += max(0.0, bound - node.bound) / loss
@@ -191,19 +233,19 @@ class LpTree:
         proved = evaluated(self.prover, claims)
         for claim, bound in zip(claims, proved.tolist(), strict=True):
             if bound > self.aim:
-                self.bound = min(self.bound, bound)
+                self.close(bound)
                 continue
             self.simplex.move(claim.domain)
             solved = self.simplex.solve()
             if solved.duals is not None and solved.status in (OPTIMAL, INFEASIBLE):
-                (again,) = evaluated(self.prover, [Claim(claim.domain, solved, claim.depth)])
+                (again,) = evaluated(self.prover, [Claim(claim.domain, solved)])
                 if float(again) > self.aim:
-                    self.bound = min(self.bound, float(again))
+                    self.close(float(again))
                     continue
             if solved.columns is not None and solved.status == OPTIMAL:
-                self.examine(claim.domain, solved, claim.depth)
+                self.examine(claim.domain, solved)
             else:
-                self.file(claim.domain, solved, claim.depth)
+                self.file(claim.domain, solved)
 
 
 def half(domain: Domain, place: int, side: int) -> Domain:

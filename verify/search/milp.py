@@ -29,6 +29,7 @@ from verify.errors import UnsupportedOperator
 from verify.graph.ir import Graph
 from verify.ops.registry import lookup
 from verify.problem import Problem
+from verify.search.lp_clipping import clipper
 from verify.search.lp_tree import LpTree
 from verify.search.outcome import Outcome, Progress, Refuter, Watcher
 from verify.traverse import run
@@ -156,7 +157,8 @@ class Hunt:
         prover = Prover(account, relaxed, clause.coeff.view(-1, *shape), clause.const, inputs)
         self.clause = clause
         simplex = Simplex(relaxed)
-        return LpTree(simplex, prover, self.judged, slack=slack_of(prover, simplex))
+        slack = slack_of(prover, simplex)
+        return LpTree(simplex, prover, self.judged, slack=slack, clip=clipper(prover))
 
     def judged(self, point: Vector) -> bool:
         """Whether the runtime confirms a program's optimum as a counterexample.
