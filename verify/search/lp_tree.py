@@ -74,6 +74,7 @@ class LpTree:
         slack: how much more the solver's must, so that rounding does not undo it.
         bound: least rigorous bound of the closed nodes.
         nodes: solved so far.
+        above: bound of the node whose children are being solved.
         stuck: nodes without a neuron left to split, that no claim closes.
         open_: nodes to split, the next one last.
     """
@@ -92,6 +93,7 @@ class LpTree:
     gains: Vector = field(init=False)
     tries: Vector = field(init=False)
     found: bool = False
+    above: float = -np.inf
 
     def __post_init__(self) -> None:
         """No split was tried yet."""
@@ -186,7 +188,7 @@ class LpTree:
             self.stuck += 1
             return
         loss, gap = self.losses(domain, solved)
-        bound = solved.bound if np.isfinite(solved.bound) else -np.inf
+        bound = solved.bound if np.isfinite(solved.bound) else self.above
         self.open_.append(Open(domain, bound, loss, gap, None if solved.ray else solved.duals))
 
     def losses(self, domain: Domain, solved: Solved) -> tuple[Vector, Vector]:
@@ -213,7 +215,7 @@ class LpTree:
 
     def split(self, node: Open, deadline: float) -> None:
         """Solve both children; the one with the smaller bound is split next."""
-        place = self.choose(node)
+        place, self.above = self.choose(node), node.bound
         before = len(self.open_)
         for which, side in enumerate((1, -1)):
             if self.found:
