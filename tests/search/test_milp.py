@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.exact import FEASIBILITY, least_worst
+from tests.exact import FEASIBILITY, NoOracle, least_worst
 from tests.nets import FAMILIES, dense_net
 from verify.bounders import lp, multipliers, safe_lp
 from verify.bounders.crown import Crown
@@ -323,7 +323,10 @@ def test_clipping_keeps_every_unsafe_input() -> None:
     """No sampled input at or below the aim leaves its domain, and the bounds do get tighter."""
     tightened, met = 0, 0
     for seed in range(24):
-        graph, case, least = asked(seed, rows=1 + seed % 2)
+        try:
+            graph, case, least = asked(seed, rows=1 + seed % 2)
+        except NoOracle:
+            continue
         (clause,) = shifted(case, -least - 0.05).clauses
         case = replace(case, clauses=(clause,))
         program, prover = pieces(graph, case)

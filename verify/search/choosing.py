@@ -20,6 +20,9 @@ MOST_PROGRAMMED = 300
 """Up to so many neurons, linear programs over their signs get a share of the time."""
 NEURON_SHARE = 0.6
 """Of the time that is left, for activation splitting where programs follow."""
+PROGRAM_SHARE = 0.7
+"""Of the time that is left, for linear programs: with so few inputs each takes a millisecond, and
+clipping closes most of the tree."""
 FIRST_SHARE = 0.3
 """Of the time that is left, for a search that only may win."""
 
@@ -78,13 +81,9 @@ def plan(graph: Graph, case: Case) -> list[Planned]:
             steps = [(boxes, 0.8, why), (neuron, 1.0, f"boxes left it open: {count} neurons")]
     elif inputs <= SOME_INPUTS:
         steps = [
+            (programs, PROGRAM_SHARE, f"{few}: linear programs over signs of {count} neurons"),
             (boxes, FIRST_SHARE, f"{few}: their box is split for a while"),
-            (
-                neuron,
-                NEURON_SHARE if small else 1.0,
-                f"too many inputs for boxes alone: {count} neurons are split",
-            ),
-            (programs, 1.0, f"only {count} neurons: linear programs for what is left"),
+            (neuron, 1.0, f"too many inputs for boxes alone: {count} neurons are split"),
         ]
     else:
         steps = [
