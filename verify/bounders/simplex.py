@@ -19,6 +19,8 @@ OPTIMAL = highspy.HighsModelStatus.kOptimal
 CUT_OFF = highspy.HighsModelStatus.kObjectiveBound
 INFEASIBLE = highspy.HighsModelStatus.kInfeasible
 LATE = highspy.HighsModelStatus.kTimeLimit
+ITERATIONS_PER_ROW = 20
+"""Far more than a program takes that is not cycling."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +82,9 @@ class Simplex:
         self.highs.setOptionValue("output_flag", False)
         for name, value in (("threads", 1), ("presolve", "off"), ("solver", "simplex")):
             self.highs.setOptionValue(name, value)
+        # HiGHS may cycle on degenerate programs; then nothing is known, and it starts afresh.
+        most = ITERATIONS_PER_ROW * (sum(program.matrix.shape) + 50)
+        self.highs.setOptionValue("simplex_iteration_limit", most)
         self.highs.passModel(model_of(program))
         self.solves = 0
 
@@ -134,6 +139,10 @@ class Simplex:
         self.solves += 1
         highs.run()
         status = highs.getModelStatus()
+        if status not in (OPTIMAL, CUT_OFF, INFEASIBLE, LATE):
+            highs.clearSolver()
+            highs.run()
+            status = highs.getModelStatus()
         if status == INFEASIBLE:
             _, found, ray = highs.getDualRay()
             duals = np.array(ray) if found else None
