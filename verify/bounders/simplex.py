@@ -19,6 +19,9 @@ OPTIMAL = highspy.HighsModelStatus.kOptimal
 CUT_OFF = highspy.HighsModelStatus.kObjectiveBound
 INFEASIBLE = highspy.HighsModelStatus.kInfeasible
 LATE = highspy.HighsModelStatus.kTimeLimit
+PRIMAL = 4
+LONGEST = 20.0
+"""Seconds for one program."""
 ITERATIONS_PER_ROW = 20
 """Far more than a program takes that is not cycling."""
 
@@ -120,6 +123,8 @@ class Simplex:
         cost = program.objectives[row].toarray()[0]
         every = np.arange(len(cost), dtype=np.int32)
         self.highs.changeColsCost(len(cost), every, cost)
+        # Its optimum stays feasible under another cost, which is where the primal method starts.
+        self.highs.setOptionValue("simplex_strategy", PRIMAL)
         self.offset = float(program.offsets[row])
 
     def solve(self, *, enough: float = math.inf, deadline: float = math.inf) -> Solved:
@@ -134,8 +139,7 @@ class Simplex:
         left = deadline - time.monotonic()
         if left <= 0:
             return Solved(LATE, math.nan, None, None)
-        if left < math.inf:
-            highs.setOptionValue("time_limit", highs.getRunTime() + left)
+        highs.setOptionValue("time_limit", highs.getRunTime() + min(left, LONGEST))
         self.solves += 1
         highs.run()
         status = highs.getModelStatus()
