@@ -78,8 +78,8 @@ class ReluTrees:
         self.trees: dict[int, Branch] = {}
         self.combined = False
 
-    def record(self, root: Root, leaves: Domains) -> None:
-        """Take over closed leaves: the way to each, and what proves it."""
+    def record(self, root: Root, leaves: Domains, searched: Domains) -> None:
+        """Take over closed leaves: what proves each, and the way to it."""
         layers = root.frame.layers
         names: list[tuple[str, int]] = []
         for layer in layers:
@@ -98,13 +98,14 @@ class ReluTrees:
                     width = root.proof.whole[layer.name].lower.shape[1]
                     whole = whole.new_full((width,), float("nan")).index_copy_(0, kept, whole)
                 slopes[layer.name] = whole[None].to(torch.float32).numpy()
-            used = (leaf.sign[0] != 0).nonzero().flatten().tolist()
-            betas = tuple(float(leaf.beta[0, k]) for k in used)
+            used = (searched.sign[i] != 0).nonzero().flatten().tolist()
+            path = [(int(searched.slots[i, k]), float(searched.sign[i, k]) > 0) for k in used]
+            known = dict(zip(leaf.slots[0].tolist(), leaf.beta[0].tolist(), strict=True))
+            betas = tuple(known[column] for column, _ in path)
             clause, row = int(leaf.clause), int(weight.argmax())
             branch = self.trees.setdefault(clause, Branch())
-            for k in used:
-                relu, neuron = names[int(leaf.slots[0, k])]
-                branch = below(branch, ReluSplit(relu, neuron), float(leaf.sign[0, k]) > 0)
+            for column, positive in path:
+                branch = below(branch, ReluSplit(*names[column]), positive)
             branch.proofs.append(Proof(clause, row, slopes, betas))
 
 

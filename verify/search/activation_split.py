@@ -34,9 +34,9 @@ from verify.values.result import Verdict
 
 METHOD = "activation splitting (beta-CROWN)"
 
-OnLeaf = Callable[[Root, Domains], None]
-"""Told of closed domains: the base whose bounds they inherit, and the splits, slopes and
-multipliers that prove them."""
+OnLeaf = Callable[[Root, Domains, Domains], None]
+"""Told of closed domains: the base whose bounds they inherit; the splits, slopes and multipliers
+that prove them; and the domains as they were searched, with their splits in order."""
 
 PATIENCE = 2.0
 """How long a base is searched before it may be divided, in units of the time its bounds took."""
@@ -143,7 +143,7 @@ class Tree:
         root = root_of(self.graph, self.case, how.ascent, self.budget, how.memo)
         self.base = self.root = root
         if how.on_leaf is not None and len(root.closed):
-            how.on_leaf(root, root.closed)
+            how.on_leaf(root, root.closed, root.closed)
         self.slack = root.slack
         self.bounded += len(root.margin)
         closed = root.margin[root.margin > 0]
@@ -308,7 +308,7 @@ class Tree:
         deeper = (leaves.sign != 0).sum(dim=1) - (base.domains.sign != 0).sum(dim=1).max()
         self.share += float(torch.exp2(-deeper.to(torch.float64)).sum()) / len(base.domains)
         if self.how.on_leaf is not None:
-            self.how.on_leaf(by or base, leaves if spelled is None else spelled)
+            self.how.on_leaf(by or base, leaves if spelled is None else spelled, leaves)
 
     def finish(self, leaf: Domains) -> None:
         """Decide a domain without open neurons."""
