@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.geometric_points import crossings
 from tests.geometric.test_linear_constraints import adversarial, images, violation
 from verify.geometric import linear_constraints, pixel_bounds
 from verify.geometric.linear_constraints import pixel_forms
 from verify.geometric.pixel_bounds import RINGS, Gradients, Picture, gradients
-from verify.geometric.transforms import Transform, parse_transform
+from verify.geometric.transforms import parse_transform
 from verify.values.bounds import Bounds
 
 Patch = pytest.MonkeyPatch
@@ -21,44 +22,8 @@ def worst(text: str, image: Tensor, segments: int = 2) -> float:
     transform = parse_transform(text)
     low, high = transform.low, transform.high
     forms = pixel_forms(transform, image, low[None], high[None], segments=segments)
-    points = torch.cat((adversarial(transform, low, high), crossings(transform, image)))
+    points = torch.cat((adversarial(transform, low, high), crossings(transform, image.shape)))
     return violation(forms, transform, image, low, high, points)
-
-
-def crossings(transform: Transform, image: Tensor, count: int = 200) -> Tensor:
-    """Parameters at which a sampled point has a whole coordinate, and their float64 neighbours.
-
-    Between two random parameters, the coordinate of a random pixel passes the whole numbers
-    between; bisection finds one of them to the last bit.
-    """
-    generator = torch.Generator().manual_seed(11)
-    low, high, size = transform.low, transform.high, len(transform.steps)
-    height, width = image.shape[1:]
-    unit = torch.rand(2, count, size, generator=generator, dtype=torch.float64)
-    near, far = low + unit[0] * (high - low), low + unit[1] * (high - low)
-    axis = torch.randint(2, (count,), generator=generator)
-    place = torch.rand(2, count, generator=generator, dtype=torch.float64)
-    x = (place[0] * width).floor() - (width - 1) / 2
-    y = (place[1] * height).floor() - (height - 1) / 2
-    pixel = torch.stack((x, y, torch.ones_like(x)), dim=1)[:, :, None]
-    middle = torch.where(axis == 0, (width - 1) / 2, (height - 1) / 2)
-
-    def coordinate(parameters: Tensor) -> Tensor:
-        points = (transform.matrices(parameters) @ pixel)[:, :2, 0]
-        return points.gather(1, axis[:, None])[:, 0] + middle
-
-    start, end = coordinate(near), coordinate(far)
-    whole = torch.maximum(start, end).floor()
-    passed = whole >= torch.minimum(start, end)
-    for _ in range(60):
-        half = (near + far) / 2
-        before = (coordinate(half) < whole) == (start < whole)
-        near = torch.where(before[:, None], half, near)
-        far = torch.where(before[:, None], far, half)
-    found = torch.cat((near[passed], far[passed]))
-    away = found.sign() * torch.inf
-    everything = torch.cat((found, torch.nextafter(found, away), torch.nextafter(found, -away)))
-    return torch.minimum(torch.maximum(everything, low), high)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +42,7 @@ def crossings(transform: Transform, image: Tensor, count: int = 200) -> Tensor:
 def test_cell_borders_are_within_the_constraints(text: str) -> None:
     """Where some pixel samples at a whole coordinate, or a bit beside it."""
     image = images("noise", 1, 8, 7)
-    assert len(crossings(parse_transform(text), image)) > 100
+    assert len(crossings(parse_transform(text), image.shape)) > 100
     assert worst(text, image) <= 0
     assert worst(text, image, segments=4) <= 0
 
