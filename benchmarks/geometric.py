@@ -83,7 +83,10 @@ def example(folder: Path) -> dict[str, object]:
         seconds.append(time.perf_counter() - wall)
         processor.append(time.process_time() - used)
     angles = torch.rand(1300, 1, generator=torch.Generator().manual_seed(0)).double() * 2 - 1
-    seen = transform(x[:1].expand(1300, -1, -1, -1), angles).double()
+    angles = torch.cat(
+        (angles, crossings(transform, x[0].shape), low, high, -torch.zeros_like(low))
+    )
+    seen = transform(x[:1].expand(len(angles), -1, -1, -1), angles).double()
     t = angles[:, :, None, None]
     under = forms.lower[0, 0] + t * forms.lower[0, 1]
     over = forms.upper[0, 0] + t * forms.upper[0, 1]
