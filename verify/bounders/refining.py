@@ -16,17 +16,24 @@ Source:
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from verify.bounders.backward import BackwardPass
-from verify.bounders.beta_crown import Clauses, Climb, climb
+from verify.bounders.beta_crown import Clauses, Climb, Climbed, climb
 from verify.bounders.beta_proof import prove
 from verify.bounders.domains import Domains, Frame, Layer, bounds_under, frame_of
 from verify.values.bounds import Bounds
 from verify.values.relaxation import Relaxation
+
+Deepen = Callable[
+    [BackwardPass, Frame, Clauses, dict[str, Relaxation], Climbed],
+    Tensor,
+]
+"""(pass, frame, clauses, other lines, rows) -> proved lower bounds of the rows, (batch,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,7 @@ def refine(
     others: dict[str, Relaxation],
     domain: Domains,
     how: Refining,
+    deepen: Deepen | None = None,
 ) -> Refined:
     """Bound every open neuron of one domain again, layer by layer; raises OutOfTime.
 
@@ -78,6 +86,7 @@ def refine(
         others: rigorous lines of nonlinear nodes that are no Relu.
         domain: a batch of one.
         how: the settings.
+        deepen: bounds rows further, for example by splits below them.
     """
     tighter = copy.copy(proof)
     tighter.bounds = dict(proof.bounds)
@@ -93,8 +102,12 @@ def refine(
             for part in torch.arange(len(targets)).split(how.chunk):
                 tighter.budget.check()
                 rows = rows_of(frame, domain, targets[part], sides[part], how)
-                found = climb(frame, single, rows, 0.0, how.climb).domains
+                climbed = climb(frame, single, rows, 0.0, how.climb)
+                found = climbed.domains
                 least = prove(tighter, frame, clauses, found, others)
+                if deepen is not None:
+                    further = deepen(tighter, frame, clauses, others, climbed)
+                    least = torch.maximum(least, further)
                 take_over(tighter, layer, found, least)
                 frame = reread(frame, tighter)
     empty = any(

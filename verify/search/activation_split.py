@@ -19,11 +19,13 @@ from verify.bounders.beta_crown import Climb, Climbed, climb
 from verify.bounders.beta_proof import prove
 from verify.bounders.domains import Domains
 from verify.bounders.memo import Memo
-from verify.bounders.refining import Refining, refine
+from verify.bounders.refining import Refining, moved, refine
 from verify.bounders.slopes import Ascent
 from verify.branchers.babsr import candidates
 from verify.branchers.filtered import Filtered
 from verify.graph.ir import Graph
+from verify.search import pacing
+from verify.search.deepening import Deepening
 from verify.search.leaf import Settled, settle_leaf, spelled_out
 from verify.search.outcome import Outcome, Progress, Refuter, Watcher
 from verify.search.pool import Pool
@@ -37,19 +39,6 @@ METHOD = "activation splitting (beta-CROWN)"
 OnLeaf = Callable[[Root, Domains, Domains], None]
 """Told of closed domains: the base whose bounds they inherit; the splits, slopes and multipliers
 that prove them; and the domains as they were searched, with their splits in order."""
-
-PATIENCE = 2.0
-"""How long a base is searched before it may be divided, in units of the time its bounds took."""
-WORTH_WAITING = 4.0
-"""A base whose search would end within so many units is not divided."""
-LONGER = (5, 25, 100)
-"""Iterations of the root's slopes where nothing can be split, in units of the usual number."""
-LAST_RATE = 0.05
-"""How far the step size falls over such an optimisation."""
-SWEEPS = 12
-"""How often a base's neurons are bounded anew while that helps."""
-HELPS = 0.02
-"""A sweep helps if it closes at least this share of the gap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +92,7 @@ class Tree:
         base, pool, share: the one being searched, its open domains, and the share that is closed.
         root: the first base.
         witness: a counterexample, once there is one.
+        cost: seconds that the root took.
     """
 
     how: ActivationSplit
@@ -121,6 +111,7 @@ class Tree:
     pool: Pool = field(default_factory=Pool)
     share: float = 0.0
     witness: Tensor | None = None
+    cost: float = 0.0
 
     def outcome(self, verdict: Verdict, *, reason: str = "") -> Outcome:
         """What is known by now."""
@@ -152,7 +143,8 @@ class Tree:
         if len(root.domains) and not bool(root.frame.open().any()):
             return self.lengthen(root)
         if len(root.domains):
-            self.explore(root, time.monotonic() - begun)
+            self.cost = time.monotonic() - begun
+            self.explore(root, self.cost)
         while self.bases and self.witness is None:
             begun = time.monotonic()
             base = self.sharpen(self.bases.pop())
@@ -167,10 +159,10 @@ class Tree:
     def lengthen(self, root: Root) -> Outcome:
         """Without a neuron to split, slopes are optimised for longer and longer."""
         margin = root.margin
-        for factor in LONGER:
+        for factor in pacing.LONGER:
             iterations = factor * self.how.ascent.iterations
             ascent = replace(
-                self.how.ascent, iterations=iterations, decay=LAST_RATE ** (1 / iterations)
+                self.how.ascent, iterations=iterations, decay=pacing.LAST_RATE ** (1 / iterations)
             )
             self.base = again = root_of(self.graph, self.case, ascent, self.budget)
             self.bounded += len(margin)
@@ -199,12 +191,12 @@ class Tree:
         assert self.how.refining is not None
         longer = replace(self.how.climb, iterations=2 * self.how.climb.iterations)
         self.base, self.share = base, 0.0
-        for _ in range(SWEEPS):
+        deepen: Deepening | None = None
+        for _ in range(pacing.SWEEPS):
             self.bounded += 1
             before = float(base.domains.value)
-            found = refine(
-                base.proof, base.frame, base.clauses, base.others, base.domains, self.how.refining
-            )
+            known = (base.proof, base.frame, base.clauses, base.others)
+            found = refine(*known, base.domains, self.how.refining, deepen)
             if found.empty:
                 return None
             self.base = base = replace(base, proof=found.proof, frame=found.frame)
@@ -215,9 +207,58 @@ class Tree:
             if value > self.slack and self.close(base.domains):
                 return None
             self.witness = self.glance(climbed, torch.arange(1))
-            if self.witness is not None or value - before < HELPS * (self.slack - before):
+            if self.witness is not None:
+                break
+            if value - before < pacing.HELPS * (self.slack - before):
+                if deepen is not None or not self.affordable(base):
+                    break
+                deepen = Deepening(rounds=pacing.ROUNDS[0])
+        return base
+
+    def affordable(self, base: Root) -> bool:
+        """Whether deepening every neuron once more leaves most of the time to the search."""
+        return pacing.DEEPENING_COSTS * self.cost < pacing.MOST_DEEPENING * (
+            self.budget.deadline - time.monotonic()
+        )
+
+    def deepen(self, base: Root) -> Root | None:
+        """Bound the root's neurons over small trees, for all clauses; None if that closes all."""
+        assert self.how.refining is not None
+        still = replace(self.how.refining.climb, weight_rate=0.0)
+        plain = replace(self.how.refining, first_weight=0.0, climb=still)
+        longer = replace(self.how.climb, iterations=2 * self.how.climb.iterations)
+        for rounds in pacing.ROUNDS:
+            if not self.affordable(base):
+                break
+            before = float(base.domains.value.min())
+            one = base.domains.take(torch.arange(1))
+            found = refine(
+                base.proof, base.frame, base.clauses, base.others, one, plain, Deepening(rounds)
+            )
+            if found.empty:
+                return None
+            domains = moved(base.domains, base.frame, found.frame)
+            self.base = base = replace(base, proof=found.proof, frame=found.frame)
+            single = base.clauses.to(torch.float32)
+            domains = climb(base.frame, single, domains, self.slack, longer).domains
+            margin = prove(base.proof, base.frame, base.clauses, domains, base.others)
+            self.closed_at_top(base, domains, margin)
+            left = (~(margin > 0)).nonzero().flatten()
+            if not len(left):
+                return None
+            base = self.base = replace(base, domains=domains.take(left))
+            value = float(base.domains.value.min())
+            if value - before < pacing.DEEPENING_HELPS * (self.slack - before):
                 break
         return base
+
+    def closed_at_top(self, base: Root, domains: Domains, margin: Tensor) -> None:
+        """Account for clauses that are proved without a split."""
+        good = (margin > 0).nonzero().flatten()
+        self.bounded += len(domains)
+        if len(good):
+            self.base = replace(base, domains=domains)
+            self.closed(domains.take(good), margin[good])
 
     def explore(self, base: Root, cost: float) -> None:
         """Search below a base; divide it if it takes long compared to `cost` seconds."""
@@ -226,9 +267,9 @@ class Tree:
         if not len(self.pool):
             return
         top = self.pool.blocks[0]
-        batch = self.how.batch or batch_for(base)
+        batch = self.how.batch or pacing.batch_for(base)
         single = base.clauses.to(torch.float32)
-        begun, patience, seen = time.monotonic(), PATIENCE * cost, (0.0, 0.0)
+        begun, patience, seen = time.monotonic(), pacing.PATIENCE * cost, (0.0, 0.0)
         while self.witness is None and len(self.pool):
             self.budget.check()
             spent = time.monotonic() - begun
@@ -236,11 +277,11 @@ class Tree:
                 # The rest is expected to go like what was done since the last look, not faster.
                 speed = (self.share - seen[1]) / (spent - seen[0])
                 rest = (1 - self.share) / max(speed, 1e-12)
-                if rest > WORTH_WAITING * cost and self.divide(base, top):
+                if rest > pacing.WORTH_WAITING * cost and self.divide(base, top):
                     return
                 patience, seen = 1.5 * spent, (spent, self.share)
             parents = self.pool.draw(batch)
-            whole = splittable(base, parents)
+            whole = pacing.splittable(base, parents)
             for leaf in (~whole).nonzero().flatten():
                 self.finish(parents.take(leaf[None]))
             parents = parents.take(whole.nonzero().flatten())
@@ -250,13 +291,22 @@ class Tree:
     def divide(self, base: Root, top: Domains) -> bool:
         """Put the base's parts on the stack: open clauses, or both sides of a split."""
         if len(top) == 1:
-            if not bool(splittable(base, top).all()):
+            if not bool(pacing.splittable(base, top).all()):
                 return False
             single = base.clauses.to(torch.float32)
             parts = self.how.filtered(base.frame, single, top, self.slack)
         else:
+            parts = top
+        if base is self.root:
+            # Once for all clauses, before each is looked at alone.
             clauses = torch.cat([block.clause for block in self.pool.blocks]).unique()
-            parts = top.take(torch.isin(top.clause, clauses))
+            top = replace(top, picks=top.picks[:, :0], pulls=top.pulls[:, :0])
+            first = replace(base, domains=top.take(torch.isin(top.clause, clauses)))
+            deeper = self.deepen(first)
+            self.pool = Pool(base.frame.columns)
+            if deeper is None:
+                return True
+            base, parts = deeper, deeper.domains
         self.pool = Pool(base.frame.columns)
         for i in range(len(parts)):
             self.bases.append(replace(base, domains=parts.take(torch.tensor([i]))))
@@ -347,16 +397,3 @@ class Tree:
         some = rows[found.domains.value[rows].argsort()[:4]]
         entry = self.base.proof.graph.input.name
         return self.refute.check(to_input(self.graph, entry, found.point[some]))
-
-
-def splittable(base: Root, domains: Domains) -> Tensor:
-    """Which domains have a neuron left to split; bool, (batch,)."""
-    if not domains.picks.shape[1]:
-        return torch.zeros(len(domains), dtype=torch.bool)
-    return domains.picks[:, 0] < base.frame.columns
-
-
-def batch_for(base: Root) -> int:
-    """Domains to split at once: enough to fill matrix products, few enough for the caches."""
-    widest = sum(node.size for node in base.frame.graph.nodes)
-    return max(4, min(256, 400_000 // widest))

@@ -1,0 +1,43 @@
+"""How a search over activations spends its time: when to wait, to divide, to bound neurons anew."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from verify.bounders.domains import Domains
+from verify.search.root import Root
+
+PATIENCE = 2.0
+"""How long a base is searched before it may be divided, in units of the time its bounds took."""
+WORTH_WAITING = 4.0
+"""A base whose search would end within so many units is not divided."""
+ROUNDS = (8, 16, 32)
+"""Splits of the small trees over which the root's neurons are bounded, one pass after another."""
+DEEPENING_COSTS = 6.0
+"""What the first such pass costs, in units of the root's time."""
+MOST_DEEPENING = 0.2
+"""Of the time left, what such a pass may take."""
+DEEPENING_HELPS = 0.2
+"""It is repeated if it closes at least this share of the gap."""
+LONGER = (5, 25, 100)
+"""Iterations of the root's slopes where nothing can be split, in units of the usual number."""
+LAST_RATE = 0.05
+"""How far the step size falls over such an optimisation."""
+SWEEPS = 12
+"""How often a base's neurons are bounded anew while that helps."""
+HELPS = 0.02
+"""A sweep helps if it closes at least this share of the gap."""
+
+
+def splittable(base: Root, domains: Domains) -> Tensor:
+    """Which domains have a neuron left to split; bool, (batch,)."""
+    if not domains.picks.shape[1]:
+        return torch.zeros(len(domains), dtype=torch.bool)
+    return domains.picks[:, 0] < base.frame.columns
+
+
+def batch_for(base: Root) -> int:
+    """Domains to split at once: enough to fill matrix products, few enough for the caches."""
+    widest = sum(node.size for node in base.frame.graph.nodes)
+    return max(4, min(256, 400_000 // widest))
