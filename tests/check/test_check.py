@@ -234,13 +234,13 @@ def test_a_tree_that_is_not_whole_is_refused(kind: list[int]) -> None:
 def test_the_command_line_says_what_came_of_it(
     proof: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 0 and "accepted", or 1 and the reason; a missing file is a reason."""
+    """Exit code 0 and "accepted", or 1 and the reason; 2 for a missing file."""
     for name, data in (("c", proof), ("m.onnx", MODEL), ("t.vnnlib", TRUE), ("f.vnnlib", FALSE)):
         (tmp_path / name).write_bytes(data)
     paths = [str(tmp_path / name) for name in ("c", "m.onnx", "t.vnnlib")]
     assert (main(paths), capsys.readouterr().out[:9]) == (0, "accepted:")
     assert main([*paths[:2], str(tmp_path / "f.vnnlib")]) == 1
     assert "about another property" in capsys.readouterr().out
-    assert main([*paths[:2], str(tmp_path / "missing")]) == 1
-    assert "cannot be read" in capsys.readouterr().out
+    assert main([*paths[:2], str(tmp_path / "missing")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
     assert main(paths[:2]) == 2

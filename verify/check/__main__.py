@@ -1,4 +1,6 @@
-"""`python -m verify.check CERTIFICATE MODEL PROPERTY`: exit code 0 if the proof holds, else 1.
+"""`python -m verify.check CERTIFICATE MODEL PROPERTY`: 0 if the proof holds, 1 if not.
+
+The exit code is 2 if a file cannot be read.
 
 In place of a certificate, a counterexample as `verify prop --out` writes it is checked as well.
 """
@@ -58,7 +60,12 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m verify.check CERTIFICATE MODEL PROPERTY", file=sys.stderr)
         return 2
     try:
-        print("accepted:", check(*map(content, arguments)))
+        files = [content(path) for path in arguments]
+    except Refusal as refusal:
+        print(f"error: {refusal}; check the path", file=sys.stderr)
+        return 2
+    try:
+        print("accepted:", check(*files))
     except Refusal as refusal:
         print(f"rejected: {refusal}")
         return 1

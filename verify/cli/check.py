@@ -23,7 +23,7 @@ def check(certificate: Certificate, model: Model, spec: Spec) -> int:
       verify certify examples/digits_dense.onnx --eps 0.03 --limit 1 --certificate proofs
       verify check proofs/input_0.cert examples/digits_dense.onnx proofs/input_0.vnnlib
 
-    Exit code: 0 accepted, 1 rejected.
+    Exit code: 0 accepted, 1 rejected, 2 a file cannot be read.
     """
     from verify.check.__main__ import main
 
