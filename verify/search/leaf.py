@@ -93,6 +93,10 @@ def settle_leaf(root: Root, leaf: Domains) -> Settled:
     splits, order = split_rows(root, leaf, lines)
     box = root.proof.region.bounds()
     lower, upper = (side.flatten().numpy() for side in (box.lower, box.upper))
+    if not all(
+        np.isfinite(part.coeff).all() and np.isfinite(part.const).all() for part in (unsafe, splits)
+    ):
+        return Settled(None, None)  # float32 may overflow there: no program decides that
     # least t with  row(x) <= t  and  -s·z(x) <= 0
     program = linprog(
         np.append(np.zeros(len(lower)), 1.0),
