@@ -21,6 +21,7 @@ from verify.branchers.babsr import candidates
 from verify.branchers.filtered import Filtered, children
 from verify.graph.ir import Graph
 from verify.search.activation_split import ActivationSplit
+from verify.search.deepening import Deepening
 from verify.search.root import Root, root_of
 from verify.traverse import evaluate, run
 from verify.values.budget import Budget
@@ -259,7 +260,8 @@ def test_refined_bounds_hold_where_the_clause_is_met(kind: str, first_weight: fl
     domain, kept = domains.take(most[None]), x[met][held[most]]
     assert len(kept)
     how = Refining(first_weight=first_weight)
-    found = refine(root.proof, root.frame, root.clauses, root.others, domain, how)
+    deepen = Deepening(rounds=4) if first_weight == 0 else None
+    found = refine(root.proof, root.frame, root.clauses, root.others, domain, how, deepen)
     values_at = evaluate(graph, kept)
     gained = 0
     for layer in root.frame.layers:
