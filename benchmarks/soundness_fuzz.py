@@ -67,8 +67,8 @@ def boxes(net: Net, generator: np.random.Generator) -> tuple[Single, Single]:
     width = np.array([0.0, 1e-6, 1e-3, 0.05, 0.3, 1.0])[:, None]
     scale = 10.0 ** generator.choice([0.0, 0.0, 0.0, -4.0, 4.0])
     centre = generator.standard_normal((BOXES, entries))
-    low = np.asarray((centre - width) * scale, dtype=np.float32)
-    high = np.asarray((centre + width) * scale, dtype=np.float32)
+    both = np.stack([centre - width, centre + width]) * scale
+    low, high = both.astype(np.float32)
     return low, high
 
 
@@ -121,7 +121,7 @@ def bounds(graph: Graph, low: Single, high: Single) -> Iterator[tuple[str, NDArr
     coeff = ROWS.expand(len(low), -1, -1)
     asked = Problem(graph, box, Spec(coeff, torch.zeros(coeff.shape[:2], dtype=torch.float64)))
     for name, bounder in BOUNDERS.items():
-        yield name, bounder(asked).margin.double().numpy().ravel()
+        yield name, bounder(asked, Budget()).margin.double().numpy().ravel()
     for name, dtype in PLAIN.items():
         yield name, Crown(rounding=None)(asked.to(dtype)).margin.double().numpy().ravel()
 

@@ -25,7 +25,7 @@ from verify.search.strategy import decide
 from verify.values.budget import Budget
 from verify.values.property import Case
 from verify.values.question import Question, question
-from verify.values.result import Bracket, Result
+from verify.values.result import Bracket, Result, Verdict
 from verify.values.spec import classified_as
 
 DEFAULT_MEMORY = 2 * 2**30
@@ -103,9 +103,15 @@ def certify_each(
     indices: Sequence[int] | None = None,
     complete: bool = False,
     refuters: RefuterFor | None = None,
+    semantics: str = "float32",
 ) -> Iterator[list[Result]]:
     """Results batch by batch, as they come; arguments as for `certify`."""
-    strategy = recipe(method, iterations=iterations)
+    strategy = recipe(method, iterations=iterations, semantics=semantics)
+    if complete and strategy.verdict is not Verdict.VERIFIED:
+        raise SettingError(
+            "complete search proves for float32 executions only; leave it out, or ask for the "
+            "semantics float32"
+        )
     numbers = list(range(len(asked.x))) if indices is None else list(indices)
     chunk = granted(memory)
     size = batch_size(network, chunk) if batch is None else batch
@@ -146,6 +152,7 @@ def certify(
     iterations: int = 20,
     complete: bool = False,
     refuters: RefuterFor | None = None,
+    semantics: str = "float32",
 ) -> list[Result]:
     """Decide for each input whether its label holds everywhere within eps.
 
@@ -164,9 +171,11 @@ def certify(
         iterations: of the slope optimisation.
         complete: whether what stays unknown is searched to the end, or to the timeout (norm inf).
         refuters: what looks for counterexamples in that search; see `prove_property`.
+        semantics: "float32", or "real" for proofs of the real-valued network alone.
 
     Returns:
-        One `Result` per input, in order. `VERIFIED` holds for every float32 execution of the file.
+        One `Result` per input, in order. `VERIFIED` holds for every float32 execution of the file,
+        `VERIFIED_REAL` in real arithmetic only. A witness is one of the file as it is executed.
 
     Raises:
         InputError: if anything given cannot be used; the message says what to do.
@@ -184,6 +193,7 @@ def certify(
         iterations=iterations,
         complete=complete,
         refuters=refuters,
+        semantics=semantics,
     )
     return [result for part in parts for result in part]
 

@@ -9,6 +9,14 @@ from verify.bounders.slopes import Ascent
 from verify.bounders.zonotope import Zonotope
 from verify.errors import SettingError
 from verify.search.strategy import Stage, Strategy
+from verify.values.result import Verdict
+from verify.values.rounding import FLOAT32, REAL
+
+SEMANTICS = {
+    "float32": (FLOAT32, Verdict.VERIFIED),
+    "real": (REAL, Verdict.VERIFIED_REAL),
+}
+"""What a proof is to hold for, and the verdict that says so."""
 
 METHODS = {
     "auto": "attack, then interval, CROWN, alpha-CROWN of the margin, and of all neurons; each "
@@ -22,30 +30,37 @@ METHODS = {
 """Names on the command line, with one line each."""
 
 
-def recipe(name: str, *, iterations: int = 20) -> Strategy:
+def recipe(name: str, *, iterations: int = 20, semantics: str = "float32") -> Strategy:
     """The strategy of that name.
 
     Args:
         name: one of `METHODS`.
         iterations: of the slope optimisation, where there is one.
+        semantics: "float32": proofs hold for every float32 execution; "real": for the real-valued
+            network only, and the verdict says so.
 
     Raises:
-        SettingError: if there is no such method, or iterations < 1.
+        SettingError: if there is no such method or semantics, or iterations < 1.
     """
     if iterations < 1:
         raise SettingError(f"iterations is {iterations}, but at least 1 is needed")
+    if semantics not in SEMANTICS:
+        raise SettingError(f"semantics is {semantics!r}, expected {' or '.join(SEMANTICS)}")
+    rounding, verdict = SEMANTICS[semantics]
     ascent = Ascent(iterations)
-    slopes = AlphaCrown(ascent=ascent, enough=0.0, intermediate=False)
+    slopes = AlphaCrown(ascent=ascent, enough=0.0, intermediate=False, rounding=rounding)
     spec = Stage("alpha-crown (spec)", slopes, slopes)
-    both = AlphaCrown(ascent=ascent, enough=0.0)
+    both = AlphaCrown(ascent=ascent, enough=0.0, rounding=rounding)
     alpha = Stage("alpha-crown", both, both)
+    ibp, crown = Stage("ibp", Interval(rounding=rounding)), Stage("crown", Crown(rounding=rounding))
+    mixed = Stage("crown-ibp", Crown(intermediate=False, rounding=rounding))
     stages = {
-        "ibp": (Stage("ibp", Interval()),),
-        "zonotope": (Stage("zonotope", Zonotope()),),
-        "crown-ibp": (Stage("crown-ibp", Crown(intermediate=False)),),
-        "crown": (Stage("crown", Crown()),),
+        "ibp": (ibp,),
+        "zonotope": (Stage("zonotope", Zonotope(rounding=rounding)),),
+        "crown-ibp": (mixed,),
+        "crown": (crown,),
         "alpha-crown": (alpha,),
-        "auto": (Stage("ibp", Interval()), Stage("crown", Crown()), spec, alpha),
+        "auto": (ibp, crown, spec, alpha),
     }
     if name not in stages:
         raise SettingError(
@@ -53,4 +68,4 @@ def recipe(name: str, *, iterations: int = 20) -> Strategy:
             "(verify certify --help says what each does)"
         )
     why = "cheap methods first; each sees only what is still open" if name == "auto" else ""
-    return Strategy(stages[name], why)
+    return Strategy(stages[name], why, verdict)

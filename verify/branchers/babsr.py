@@ -55,7 +55,8 @@ def candidates(frame: Frame, climbed: Climbed, count: int) -> tuple[Tensor, Tens
 def distinct(ranked: Tensor, blank: int, count: int) -> Tensor:
     """The first `count` different entries of each row, filled up with blanks."""
     same = ranked[:, :, None] == ranked[:, None, :]
-    earlier = torch.ones_like(same[0]).tril(-1)
+    width = ranked.shape[1]  # there may be no rows
+    earlier = same.new_ones(width, width).tril(-1)
     repeated = (same & earlier).any(dim=2)
     marked = torch.where(repeated, blank, ranked)
     order = (marked == blank).to(torch.uint8).argsort(dim=1, stable=True)

@@ -33,6 +33,16 @@ Confidence = Annotated[
     ),
 ]
 
+Semantics = Annotated[
+    str,
+    typer.Option(
+        "--semantics",
+        metavar="WHICH",
+        help="'float32': proofs hold for every float32 execution of the file; 'real': for the "
+        "real-valued network only, and the verdict says so.",
+    ),
+]
+
 Folder = Annotated[
     Path | None,
     typer.Option(
@@ -55,6 +65,7 @@ def certify(
     confidence: Confidence = False,
     certificate: Folder = None,
     complete: Complete = False,
+    semantics: Semantics = "float32",
 ) -> int:
     """Decide for each input whether its class holds everywhere within --eps.
 
@@ -79,8 +90,14 @@ def certify(
     from verify.cli.presenting import presenter
     from verify.cli.running import Running
     from verify.cli.session import bound_arguments, open_session, stamp
+    from verify.errors import SettingError
     from verify.values.result import Verdict
 
+    if semantics != "float32" and (confidence or complete or certificate is not None):
+        raise SettingError(
+            f"--semantics {semantics} goes with the bounds alone; leave out --confidence, "
+            "--complete and --certificate"
+        )
     if confidence:
         from verify.cli.confidence import certify_confidence
 
@@ -94,8 +111,9 @@ def certify(
         "eps": float(session.asked.eps[0]),
         **arguments.settings(attacks),
         "complete": complete,
+        "semantics": semantics,
     }
-    job = certify_job(session, settings, arguments, attacks, complete=complete)
+    job = certify_job(session, settings, arguments, attacks, complete=complete, semantics=semantics)
     with Running(runs, job, show) as running:
         folder = folder_of(certificate, session, running.shelf())
         done = running.collect(folder.following)

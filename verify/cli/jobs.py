@@ -67,10 +67,11 @@ def certify_job(
     attacks: AttackOptions,
     *,
     complete: bool,
+    semantics: str,
 ) -> Job[Result]:
     """That of `verify certify`."""
     size = arguments.batch or batch_size(session.network, granted(arguments.memory))
-    work = CertifyWork(*sent(session), attacks, arguments, complete)
+    work = CertifyWork(*sent(session), attacks, arguments, complete, semantics)
     return input_job("certify", session, settings, work, few(size, complete, arguments.batch))
 
 

@@ -144,6 +144,7 @@ class CertifyWork(InputWork[Result]):
 
     arguments: BoundArguments
     complete: bool
+    semantics: str = "float32"
 
     def results(self, network: Network, few: Question, indices: list[int]) -> list[Result]:
         """One batch of `certify_each`."""
@@ -159,6 +160,7 @@ class CertifyWork(InputWork[Result]):
             indices=indices,
             complete=self.complete,
             refuters=refuters(self.attacks.seed),
+            semantics=self.semantics,
         )
         return [result for part in parts for result in part]
 

@@ -44,6 +44,8 @@ RESULT_FIELDS = (
 )
 BRACKET_FIELDS = ("radius_certified", "radius_attacked")
 VERDICTS = ("verified", "falsified", "unknown")
+REAL_ONLY = "verified (real arithmetic)"
+"""Proved of the real-valued network only: counted apart, where there are any."""
 
 
 @runtime_checkable
@@ -178,7 +180,7 @@ def _row(result: Mapping[str, object] | Recordable) -> dict[str, object]:
     row.update({key: _plain(value, key) for key, value in given.items()})
     if row["index"] is None:
         raise InternalError(f"a result has no index: {row}. Please report this.")
-    if row["verdict"] not in {*VERDICTS, None}:
+    if row["verdict"] not in {*VERDICTS, REAL_ONLY, None}:
         raise InternalError(
             f"result {row['index']} has verdict {row['verdict']!r}, expected one of "
             f"{', '.join(VERDICTS)} or none. Please report this."
@@ -197,6 +199,8 @@ def _summary(rows: tuple[dict[str, object], ...]) -> dict[str, object]:
     found: dict[str, object] = {"count": len(rows)}
     for verdict in VERDICTS:
         found[verdict] = sum(row["verdict"] == verdict for row in rows)
+    if real := sum(row["verdict"] == REAL_ONLY for row in rows):
+        found[REAL_ONLY] = real
     for field in BRACKET_FIELDS:
         ends = [row[field] for row in rows if field in row]
         if ends:

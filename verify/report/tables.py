@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from verify.report.records import BRACKET_FIELDS, RESULT_FIELDS, VERDICTS, Record
+from verify.report.records import BRACKET_FIELDS, REAL_ONLY, RESULT_FIELDS, VERDICTS, Record
 
 MOST_ROWS = 50  # on a console; the record holds all of them
 
@@ -81,7 +81,7 @@ def summary_text(record: Record) -> str:
     summary = record.summary
     parts = [f"{summary.get('count', len(record.results))} inputs"]
     if any(row.get("verdict") is not None for row in record.results):
-        parts += [f"{summary[v]} {v}" for v in VERDICTS if v in summary]
+        parts += [f"{summary[v]} {v}" for v in (*VERDICTS, REAL_ONLY) if v in summary]
     for field in BRACKET_FIELDS:
         if f"{field}_median" in summary:
             value = summary[f"{field}_median"]

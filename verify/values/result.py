@@ -11,9 +11,14 @@ from torch import Tensor
 
 
 class Verdict(str, Enum):
-    """What is known of a claim."""
+    """What is known of a claim.
+
+    `VERIFIED` holds for every float32 execution of the file. `VERIFIED_REAL` holds for the
+    real-valued network only; no deployment is proved by it, so it never counts as `VERIFIED`.
+    """
 
     VERIFIED = "verified"
+    VERIFIED_REAL = "verified (real arithmetic)"
     FALSIFIED = "falsified"
     UNKNOWN = "unknown"
 
