@@ -68,8 +68,8 @@ def boxes(net: Net, generator: np.random.Generator) -> tuple[Single, Single]:
     scale = 10.0 ** generator.choice([0.0, 0.0, 0.0, -4.0, 4.0])
     centre = generator.standard_normal((BOXES, entries))
     both = np.stack([centre - width, centre + width]) * scale
-    low, high = both.astype(np.float32)
-    return low, high
+    single: NDArray[np.float32] = both.astype(np.float32)
+    return single[0], single[1]
 
 
 def points(low: Single, high: Single, generator: np.random.Generator) -> Single:
