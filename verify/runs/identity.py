@@ -12,6 +12,10 @@ UNDECIDING = frozenset({"data", "limit", "indices", "threads"})
 The inputs themselves are hashed."""
 
 
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+"""Equal values are equal text."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Instance:
     """One thing to decide.
@@ -89,6 +93,5 @@ def identity(head: Head, keys: Sequence[str]) -> str:
 
 
 def digest(parts: Sequence[object]) -> str:
-    """SHA-256 of plain values, in hexadecimal; of JSON, in which equal values are equal text."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """SHA-256 of plain values, in hexadecimal, through `CANONICAL`."""
+    return hashlib.sha256(CANONICAL.encode(list(parts)).encode()).hexdigest()

@@ -34,6 +34,7 @@ from verify.runs.identity import Head, Instance, identity
 
 KEPT_INPUTS = 64 * 2**20
 """Bytes of inputs that a run keeps for later pictures; of a larger set it keeps none."""
+RECORD = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
 ROW = "SELECT position, record, check_ FROM results"
 
 
@@ -175,7 +176,7 @@ class Store:
         """
         rows, blobs = [], []
         for answer in answers:
-            text = json.dumps(dict(answer.record), allow_nan=False, ensure_ascii=False)
+            text = RECORD.encode(dict(answer.record))
             verdict = answer.record.get("verdict")
             check = checksum(answer.position, text.encode())
             rows.append((answer.position, self.session, taken_from, verdict, text, check))

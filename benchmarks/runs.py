@@ -1,0 +1,184 @@
+"""Whole test sets: what storing and workers cost, beside the bare bounder on the same inputs.
+
+    python -m benchmarks.runs --count 10000 --repeats 3
+
+The inputs are the embedded digits, repeated with noise. CPU seconds are the figures to trust on a
+machine that others use; wall-clock seconds stand beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.machine import describe
+from verify.api import asked_of, certify_each
+from verify.network import load
+from verify.readers.examples import example_path
+from verify.runs import Head, Instance, open_run, read_run
+
+NOISE = 0.02
+"""Half width of the uniform noise on pixels between 0 and 1."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """CPU seconds of a process and its children, and seconds of wall clock."""
+
+    cpu: float
+    wall: float
+
+    def __str__(self) -> str:
+        return f"{self.cpu:8.2f} s CPU {self.wall:8.2f} s wall"
+
+
+def inputs(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """So many digits: the held-out ones in turn, each with noise of its own."""
+    digits = np.load(example_path("digits.npz"))
+    x, y = digits["x"].astype(np.float32), digits["y"]
+    x = x / max(1.0, float(x.max()))
+    rows = np.arange(count) % len(x)
+    noise = np.random.default_rng(seed).uniform(-NOISE, NOISE, (count, *x.shape[1:]))
+    return np.clip(x[rows] + noise, 0, 1).astype(np.float32), y[rows]
+
+
+def measured(work: Callable[[], object]) -> Spent:
+    """Work in this process."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Spent(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def command(*arguments: object, pinned: bool = False) -> Spent:
+    """The command line in a process of its own, on one core if pinned."""
+    before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(
+        words(arguments),
+        check=False,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=(lambda: os.sched_setaffinity(0, {0})) if pinned else None,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Spent(cpu, time.perf_counter() - wall)
+
+
+def words(arguments: Sequence[object]) -> list[str]:
+    return [sys.executable, "-m", "verify", *map(str, arguments)]
+
+
+def middle(times: Sequence[Spent]) -> Spent:
+    """Median of each clock."""
+    cpu, wall = ([getattr(t, name) for t in times] for name in ("cpu", "wall"))
+    return Spent(statistics.median(cpu), statistics.median(wall))
+
+
+def bare(model: str, x: np.ndarray, y: np.ndarray, eps: float) -> Spent:
+    """Only the bounder: no attack, no command line, no store."""
+    network = load(model)
+    shaped = torch.from_numpy(x).reshape(len(x), *network.input_shape)
+    asked = asked_of(network, shaped, torch.from_numpy(y).long(), eps, float("inf"), (0.0, 1.0))
+    next(certify_each(network, asked))
+    return measured(lambda: list(certify_each(network, asked)))
+
+
+def storing(folder: Path, source: str) -> Spent:
+    """Writing what a run holds once more, in the portions in which it came."""
+    store = read_run(folder, source)
+    answers = list(store.answers(blobs=True))
+    head, kept = store.head, [store.input(p) for p in range(store.count())]
+    store.close()
+    instances = [
+        Instance(i, 0, 0.1, b"" if blob is None else blob.data) for i, blob in enumerate(kept)
+    ]
+    other = Head("copy", head.settings, None, None, head.version, input_shape=head.input_shape)
+
+    def write() -> None:
+        copy, _ = open_run(folder / "copy", f"copy{time.monotonic_ns()}", other, instances, "")
+        for start in range(0, len(answers), 64):
+            copy.add(answers[start : start + 64])
+        copy.close("done")
+
+    return measured(write)
+
+
+def killed(folder: Path, arguments: Sequence[object], seconds: float) -> dict[str, int]:
+    """kill -9 after some seconds, then the same command again: what was there, what came."""
+    with subprocess.Popen(
+        words([*arguments, "--run", "killed"]),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as child:
+        time.sleep(seconds)
+        child.send_signal(signal.SIGKILL)
+    store = read_run(folder, "killed")
+    before = len(store.done())
+    store.close()
+    command(*arguments, "--run", "killed", "--json", folder / "killed.json")
+    record = json.loads((folder / "killed.json").read_text())
+    summary = record["summary"]
+    return {"before": before, "kept": summary["stored_before"], "count": summary["count"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--eps", type=float, default=0.03)
+    parser.add_argument("--model", default=str(example_path("digits_dense.onnx")))
+    parser.add_argument("--parts", default="bare,store,workers,kill")
+    parser.add_argument("--with-attack", action="store_true", help="As the command does.")
+    options = parser.parse_args()
+    print(json.dumps(describe(torch.get_num_threads())))
+    x, y = inputs(options.count)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        np.savez(folder / "digits.npz", x=x, y=y)
+        os.environ["TASHIKA_RUNS"] = place
+        attack = () if options.with_attack else ("--attack", "none")
+        what = ("certify", options.model, "--data", folder / "digits.npz", "--eps", options.eps)
+        arguments = (*what, *attack, "-q")
+        parts = options.parts.split(",")
+        start = middle([command(*arguments, "--limit", 1) for _ in range(options.repeats)])
+        print(f"start of the command, one input         {start}")
+        if "bare" in parts:
+            times = [bare(options.model, x, y, options.eps) for _ in range(options.repeats)]
+            print(f"bare bounder                            {middle(times)}")
+        if "store" in parts:
+            plain, stored = [], []
+            for i in range(options.repeats):
+                plain.append(command(*arguments))
+                stored.append(command(*arguments, "--run", f"stored{i}", "--runs", folder / str(i)))
+            print(f"command                                 {middle(plain)}")
+            print(f"command --run                           {middle(stored)}")
+            again = command(*arguments, "--run", "stored0", "--runs", folder / "0")
+            print(f"command --run, all there                {again}")
+            print(f"only storing                            {storing(folder / '0', 'stored0')}")
+        if "workers" in parts:
+            one, two = [], []
+            for _ in range(options.repeats):
+                one.append(command(*arguments, "--workers", 1, pinned=True))
+                two.append(command(*arguments, "--workers", 2))
+            print(f"one worker, one core                    {middle(one)}")
+            print(f"two workers                             {middle(two)}")
+        if "kill" in parts:
+            found = killed(folder, arguments, start.wall + 4)
+            print(f"kill -9 and the same again              {found}")
+
+
+if __name__ == "__main__":
+    main()
