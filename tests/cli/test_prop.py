@@ -134,3 +134,35 @@ def test_ctrl_c_says_what_is_known(
     done = verify("prop", net, path, "--json", "-")
     assert done.code == 130
     assert done.record["summary"]["interrupted"] is True
+
+
+def test_a_list_is_decided_line_by_line_and_stored(
+    tmp_path: Path, net: str, verify: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """unsat, sat and a file that is no property; the second time nothing is decided again."""
+    (tmp_path / "a.vnnlib").write_text(BOX + "(assert (<= Y_1 0.49))")
+    (tmp_path / "b.vnnlib").write_text(BOX + "(assert (>= Y_0 0.9))")
+    (tmp_path / "c.vnnlib").write_text("(assert")
+    table = tmp_path / "instances.csv"
+    table.write_text("".join(f"model.onnx,{name}.vnnlib,20\n" for name in "abc"))
+    options = ("prop", "--list", table, "--run", "p", "--runs", tmp_path / "runs", "--json", "-")
+    first = verify(*options)
+    assert first.code == 1
+    assert [row["answer"] for row in first.record["results"]] == ["unsat", "sat", "error"]
+    assert "c.vnnlib" in first.record["results"][2]["reason"]
+    monkeypatch.setattr("verify.cli.listing.prove_property", None)
+    assert verify(*options).record["results"] == first.record["results"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("", "has no lines"), ("a,b,c,d\n", "4 columns"), ("x.onnx,y.vnnlib\n", "cannot be read")],
+)
+def test_a_list_that_cannot_be_used_is_one_line(
+    tmp_path: Path, verify: Run, text: str, line: str
+) -> None:
+    """Before any work."""
+    (tmp_path / "l.csv").write_text(text)
+    done = verify("prop", "--list", tmp_path / "l.csv")
+    assert done.code == 2
+    assert line in done.err

@@ -5,12 +5,29 @@ from typing import Annotated
 
 import typer
 
-from verify.cli.options import Model
+from verify.cli.options import MODEL_HELP, OutputOptions, RunOptions
 
-Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="Property (.vnnlib or .vnnlib.gz).")]
+Model = Annotated[Path | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+Spec = Annotated[
+    Path | None,
+    typer.Argument(metavar="SPEC", help="Property (.vnnlib or .vnnlib.gz).", show_default=False),
+]
+List = Annotated[
+    Path | None,
+    typer.Option(
+        "--list",
+        metavar="FILE",
+        help="Instead of MODEL and SPEC: a CSV file of lines model,property,seconds.",
+        show_default=False,
+    ),
+]
 Timeout = Annotated[
     str | None,
-    typer.Option(metavar="SECONDS", help="For all of it. Default: none.", show_default=False),
+    typer.Option(
+        metavar="SECONDS",
+        help="For all of it; with --list for each, in place of its own. Default: none.",
+        show_default=False,
+    ),
 ]
 Out = Annotated[
     Path | None,
@@ -27,6 +44,10 @@ Json = Annotated[
         help="Write a record; '-' for standard output instead of the answer.",
         show_default=False,
     ),
+]
+Csv = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="With --list: one line each.", show_default=False),
 ]
 Certificate = Annotated[
     Path | None,
@@ -47,11 +68,14 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.
 
 
 def prop(
-    model: Model,
-    spec: Spec,
+    runs: RunOptions,
+    model: Model = None,
+    spec: Spec = None,
+    instances: List = None,
     timeout: Timeout = None,
     out: Out = None,
     json: Json = None,
+    csv: Csv = None,
     certificate: Certificate = None,
     memory: Memory = "4GiB",
     seed: Seed = 0,
@@ -68,10 +92,24 @@ def prop(
     Examples:
       verify prop net.onnx property.vnnlib --timeout 60
       verify prop net.onnx.gz property.vnnlib.gz --out result.txt --json result.json
+      verify prop --list instances.csv --run acasxu --workers 4 --csv results.csv
 
     Exit code: 0 unsat, 1 sat, 2 bad input, 3 unknown or timeout.
     """
     # Not before: `verify --help` need not wait for torch.
+    from verify.errors import SettingError
+
+    if instances is not None:
+        from verify.cli.listing import prove_list
+
+        if model is not None or out is not None or certificate is not None:
+            raise SettingError("--list stands alone: leave out MODEL, SPEC, --out, --certificate")
+        output = OutputOptions(json=json, csv=csv, quiet=quiet, debug=debug)
+        return prove_list(instances, timeout, memory, seed, output, runs)
+    if model is None or spec is None:
+        raise SettingError("give MODEL and SPEC, or --list FILE")
+    if (csv, runs.run, runs.workers, runs.scheduler) != (None,) * 4:
+        raise SettingError("--csv, --run, --workers and --scheduler go with --list; write one")
     from verify.cli.proving import Asked, prove
 
     asked = Asked(model, spec, timeout, memory, seed, certificate)

@@ -41,7 +41,8 @@ class Instance:
     def key(self, base: str) -> str:
         """Of everything that decides its result, in hexadecimal."""
         eps = None if self.eps is None else float(self.eps).hex()
-        return digest([base, self.index, self.label, eps, self.content_sha256])
+        text = f"{base} {self.index} {self.label} {eps} {self.content_sha256}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
