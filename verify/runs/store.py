@@ -106,7 +106,8 @@ class Store:
         connection: sqlite3.Connection | None = None
         try:
             connection = connect(path, write=True)
-            keys = [instance.key(head.base) for instance in instances]
+            base = head.base
+            keys = [instance.key(base) for instance in instances]
             with speaking(path):
                 if is_empty(connection):
                     make(connection, head, instances, keys)
