@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import resource
 import signal
 import statistics
@@ -29,7 +30,9 @@ from benchmarks.machine import describe
 from verify.api import asked_of, certify_each
 from verify.network import load
 from verify.readers.examples import example_path
-from verify.runs import Head, Instance, open_run, read_run
+from verify.runs import Answer, Head, Instance, answered, open_run, read_run, tasks_of
+from verify.runs.engine import Solver
+from verify.runs.processes import Processes
 
 NOISE = 0.02
 """Half width of the uniform noise on pixels between 0 and 1."""
@@ -116,6 +119,33 @@ def storing(folder: Path, source: str) -> Spent:
     return measured(write)
 
 
+@dataclass(frozen=True)
+class Sleeping:
+    """Work that needs no processor: what a machine that others use cannot disturb.
+
+    Attributes:
+        seconds: of each instance.
+    """
+
+    seconds: float
+
+    def open(self) -> Solver:
+        return self.solve
+
+    def solve(self, positions: Sequence[int]) -> list[Answer]:
+        time.sleep(self.seconds * len(positions))
+        return [Answer(p, {"index": p}) for p in positions]
+
+
+def sleeping(workers: int, tasks: int) -> Spent:
+    """So many tasks of 64 instances, as long as they take on digits_dense.onnx, once all are there.
+
+    What is left is the engine's own: handing out, and waiting for the next task.
+    """
+    crew = Processes(pickle.dumps(Sleeping(0.0006)), workers)
+    return measured(lambda: list(answered(crew, tasks_of(tasks * 64, 64))))
+
+
 def killed(folder: Path, arguments: Sequence[object], seconds: float) -> dict[str, int]:
     """kill -9 after some seconds, then the same command again: what was there, what came."""
     with subprocess.Popen(
@@ -140,7 +170,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--eps", type=float, default=0.03)
     parser.add_argument("--model", default=str(example_path("digits_dense.onnx")))
-    parser.add_argument("--parts", default="bare,store,workers,kill")
+    parser.add_argument("--parts", default="bare,store,workers,engine,kill")
     parser.add_argument("--with-attack", action="store_true", help="As the command does.")
     options = parser.parse_args()
     print(json.dumps(describe(torch.get_num_threads())))
@@ -175,6 +205,10 @@ def main() -> None:
                 two.append(command(*arguments, "--workers", 2))
             print(f"one worker, one core                    {middle(one)}")
             print(f"two workers                             {middle(two)}")
+        if "engine" in parts:
+            for workers in (1, 2):
+                times = [sleeping(workers, 157) for _ in range(options.repeats)]
+                print(f"engine, {workers} workers that sleep           {middle(times)}")
         if "kill" in parts:
             found = killed(folder, arguments, start.wall + 4)
             print(f"kill -9 and the same again              {found}")
