@@ -10,7 +10,17 @@ from verify.runs.identity import Head
 from verify.runs.store import Store
 
 Row = Mapping[str, object]
-SAME_QUESTION = ("norm", "input_range", "mean", "std", "transform", "flow", "smooth")
+SAME_QUESTION = (
+    "norm",
+    "input_range",
+    "mean",
+    "std",
+    "semantics",
+    "transform",
+    "flow",
+    "smooth",
+    "pixel_noise",
+)
 """Settings under which verdicts about one input are about one claim, but for its radius."""
 
 
