@@ -15,6 +15,7 @@ from verify.cli.info import info
 from verify.cli.ood import ood
 from verify.cli.prop import prop
 from verify.cli.radius import radius
+from verify.cli.report import report
 from verify.cli.runs import runs
 from verify.cli.spatial import spatial
 from verify.cli.train import train
@@ -55,6 +56,7 @@ SHORT = {
     "train": "A robust network, trained and written as ONNX.",
     "geometric": "Rotations, shifts, scalings, ... that change no prediction.",
     "check": "Whether a certificate proves what it claims.",
+    "report": "Records as one page that people look at.",
     "info": "What a model consists of, and what is supported.",
 }
 
@@ -83,6 +85,7 @@ COMMANDS = (
     ood,
     geometric,
     check,
+    report,
     info,
 )
 for command in COMMANDS:
