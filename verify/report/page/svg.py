@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 470, 290
-LEFT, RIGHT, TOP, BOTTOM = 58, 24, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 68, 24, 14, 46
 NICE = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 Points = Sequence[tuple[float, float]]
@@ -195,7 +195,7 @@ class Plot:
                 x=0,
                 y=0,
                 text_anchor="middle",
-                transform=f"translate(13 {up}) rotate(-90)",
+                transform=f"translate(12 {up}) rotate(-90)",
             )
         )
         return drawn
