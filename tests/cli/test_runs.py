@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.cli.commands import CONV, DENSE, Run, write_identity
-from verify.cli import working
+from verify.cli import transforming, working
 from verify.report import read_json
 from verify.runs import read_run, run_path
 from verify.runs.database import connect
@@ -44,6 +44,8 @@ def same(one: dict, other: dict) -> None:
         CERTIFY,
         ("radius", DENSE, "--limit", 3, "--attack", "deepfool", "--batch", 2),
         ("attack", DENSE, "--eps", "0.1", "--limit", 8),
+        ("geometric", CONV, "--transform", "rotation(-9,9)", "--limit", 2, "--most-boxes", 40),
+        ("geometric", CONV, "--flow", "0.1", "--limit", 1),
         ("compare", DENSE, "--limit", 2, "--attack", "deepfool", "--norm", "2"),
     ],
 )
@@ -60,7 +62,8 @@ def test_a_stored_run_gives_the_same_record_and_then_does_nothing(
     def solve(*_: object) -> None:
         raise AssertionError("done twice")
 
-    for kind in (working.CertifyWork, working.RadiusWork, working.AttackWork):
+    works = (working.CertifyWork, working.RadiusWork, working.AttackWork)
+    for kind in (*works, transforming.GeometricWork):
         monkeypatch.setattr(kind, "results", solve)
     again = verify(*command, "--json", "-", "--run", "a")
     assert (again.code, again.record["results"]) == (stored.code, stored.record["results"])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from verify.cli.options import DataOptions, Model, OutputOptions
+from verify.cli.options import DataOptions, Model, OutputOptions, RunOptions
 
 FALSIFIED, UNKNOWN = 1, 3
 SEARCH = "Transformation"
@@ -132,6 +132,7 @@ def geometric(
     options: GeometricOptions,
     data: DataOptions,
     output: OutputOptions,
+    runs: RunOptions,
     plot: Plot = None,
     strip: Strip = None,
 ) -> int:
@@ -160,9 +161,9 @@ def geometric(
 
     show = presenter(output)
     claim = Claim.read(options, pictures=(plot, strip))
-    run = certify_all(model, data, claim, show)
+    run = certify_all(model, data, claim, runs, show)
     results = run.done.results
-    summary = {**totals(results), "interrupted": run.done.interrupted}
+    summary = {**totals(results), "interrupted": run.done.interrupted, **run.running.summary()}
     record = show.record("geometric", run.stamp, run.settings, results, summary)
     show.publish(record)
     if results:
@@ -172,4 +173,4 @@ def geometric(
         show.say(draw(run, plot, strip))
     verdicts = {result.verdict for result in results}
     code = UNKNOWN if Verdict.UNKNOWN in verdicts else 0
-    return run.done.exit_code(FALSIFIED if Verdict.FALSIFIED in verdicts else code)
+    return run.running.exit_code(run.done, FALSIFIED if Verdict.FALSIFIED in verdicts else code)

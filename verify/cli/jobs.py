@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
 
 from verify.api import batch_size, granted
@@ -24,7 +22,6 @@ from verify.values.result import Bracket, Result
 
 SEARCHED_AT_ONCE = 4
 """Inputs of one task where complete searches follow: whoever is quick waits for few others."""
-Kept = TypeVar("Kept", Result, Bracket)
 
 
 def instances_of(session: Session) -> list[Instance]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,18 +15,24 @@ from attacks.transforms import TransformBox
 from verify.cli import parsing
 from verify.cli.flowing import certified_flow, flow_claim
 from verify.cli.geometric import GeometricOptions
-from verify.cli.options import DataOptions
+from verify.cli.jobs import input_job
+from verify.cli.options import DataOptions, RunOptions
 from verify.cli.presenting import Collected, Presenter
+from verify.cli.running import Running
 from verify.cli.session import Session, open_session, stamp
+from verify.cli.working import InputWork, geometric_of, sent
 from verify.errors import SettingError
 from verify.geometric.certify import Settings, certify_image
 from verify.geometric.certify_flow import FlowClaim
 from verify.geometric.outcome import GeometricResult
 from verify.geometric.transforms import Transform, check_image_shape, parse_transform
+from verify.network import Network
 from verify.report import ModelStamp
 from verify.report.plots import FORMATS
+from verify.runs.answers import Answer
 from verify.traverse import run as run_graph
 from verify.values.budget import Budget
+from verify.values.question import Question
 from verify.values.result import Verdict
 
 if TYPE_CHECKING:
@@ -126,11 +132,13 @@ class GeometricRun:
         session: model and images.
         claim: what was asked.
         done: the results that came.
+        running: how it was run.
     """
 
     session: Session
     claim: Claim
     done: Collected[GeometricResult]
+    running: Running[GeometricResult]
 
     @property
     def what(self) -> str:
@@ -153,7 +161,33 @@ class GeometricRun:
         return {**self.session.settings, **self.claim.record()}
 
 
-def certify_all(model: Path, data: DataOptions, claim: Claim, show: Presenter) -> GeometricRun:
+@dataclass(frozen=True, slots=True, eq=False)
+class GeometricWork(InputWork[GeometricResult]):
+    """`verify geometric`, image by image."""
+
+    options: GeometricOptions
+
+    def results(self, network: Network, few: Question, indices: list[int]) -> list[GeometricResult]:
+        """Attack and certify some images, one after the other."""
+        claim = Claim.read(self.options, pictures=())
+        single = network.graph.to(torch.float32)
+
+        def model(x: Tensor) -> Tensor:
+            return run_graph(single, x)
+
+        return [
+            image_result(claim, model, network, (few.x[i], int(few.labels[i])), index)
+            for i, index in enumerate(indices)
+        ]
+
+    def result(self, answer: Answer) -> GeometricResult:
+        """See `geometric_of`."""
+        return geometric_of(answer)
+
+
+def certify_all(
+    model: Path, data: DataOptions, claim: Claim, runs: RunOptions, show: Presenter
+) -> GeometricRun:
     """Load, read, attack and certify, image by image.
 
     Raises:
@@ -162,36 +196,35 @@ def certify_all(model: Path, data: DataOptions, claim: Claim, show: Presenter) -
     session = open_session(model, data, 0.0)
     check_image_shape(session.network.input_shape)
     show.say(session.notes)
-    done = show.collect(each(session, claim), len(session.asked.x), "geometric")
-    return GeometricRun(session, claim, done)
+    work = GeometricWork(*sent(session), claim.options)
+    settings = {**session.settings, **claim.record()}
+    with Running(runs, input_job("geometric", session, settings, work, 1), show) as running:
+        done = running.collect()
+    return GeometricRun(session, claim, done, running)
 
 
-def each(session: Session, claim: Claim) -> Iterator[list[GeometricResult]]:
-    """One result after the other."""
-    network, asked = session.network, session.asked
-    single = network.graph.to(torch.float32)
-
-    def model(x: Tensor) -> Tensor:
-        return run_graph(single, x)
-
-    for i, index in enumerate(session.data.indices):
-        budget = Budget().within(claim.timeout)
-        given = (network.graph, network.judge, asked.x[i], int(asked.labels[i]))
-        if claim.fields is not None:
-            yield [certified_flow(claim.fields, claim.options, model, given, budget, index)]
-            continue
-        assert claim.transform is not None
-        yield [
-            certify_image(
-                *given,
-                claim.transform,
-                settings=claim.settings,
-                budget=budget,
-                index=index,
-                known=suggested(claim, model, asked.x[i], asked.labels[i]),
-                attack=claim.options.attack,
-            )
-        ]
+def image_result(
+    claim: Claim,
+    model: Callable[[Tensor], Tensor],
+    network: Network,
+    image: tuple[Tensor, int],
+    index: int,
+) -> GeometricResult:
+    """What is known of one image of one label."""
+    budget = Budget().within(claim.timeout)
+    given = (network.graph, network.judge, *image)
+    if claim.fields is not None:
+        return certified_flow(claim.fields, claim.options, model, given, budget, index)
+    assert claim.transform is not None
+    return certify_image(
+        *given,
+        claim.transform,
+        settings=claim.settings,
+        budget=budget,
+        index=index,
+        known=suggested(claim, model, image[0], torch.tensor(image[1])),
+        attack=claim.options.attack,
+    )
 
 
 def suggested(claim: Claim, model: object, image: Tensor, label: Tensor) -> Tensor | None:

@@ -21,6 +21,7 @@ from verify.cli.options import AttackOptions
 from verify.cli.refuting import refuters
 from verify.cli.session import BoundArguments, Session
 from verify.errors import ModelError
+from verify.geometric.outcome import GeometricResult
 from verify.network import Network, NormalisedJudge, load, with_normalisation
 from verify.report.records import plain_row
 from verify.runs.answers import Answer, Blob
@@ -29,8 +30,8 @@ from verify.runtime import Runtime
 from verify.values.question import Question
 from verify.values.result import Bracket, Result
 
-Found = TypeVar("Found", Result, Bracket)
-FLOAT32 = "<f4"
+Found = TypeVar("Found", Result, Bracket, GeometricResult)
+FLOAT32, FLOAT64 = "<f4", "<f8"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,13 +108,11 @@ class InputWork(ABC, Generic[Found]):
     Attributes:
         model, asked: of the session.
         indices: number of each input in its source.
-        attacks: the attack's options.
     """
 
     model: SentModel
     asked: SentQuestion
     indices: tuple[int, ...]
-    attacks: AttackOptions
 
     @abstractmethod
     def results(self, network: Network, few: Question, indices: list[int]) -> list[Found]:
@@ -142,6 +141,7 @@ class InputWork(ABC, Generic[Found]):
 class CertifyWork(InputWork[Result]):
     """`verify certify`."""
 
+    attacks: AttackOptions
     arguments: BoundArguments
     complete: bool
     semantics: str = "float32"
@@ -173,6 +173,7 @@ class CertifyWork(InputWork[Result]):
 class RadiusWork(InputWork[Bracket]):
     """`verify radius` and `verify compare`."""
 
+    attacks: AttackOptions
     arguments: BoundArguments
     tolerance: float
     exact: bool
@@ -204,6 +205,8 @@ class RadiusWork(InputWork[Bracket]):
 class AttackWork(InputWork[Result]):
     """`verify attack`."""
 
+    attacks: AttackOptions
+
     def results(self, network: Network, few: Question, indices: list[int]) -> list[Result]:
         """One batch of attacks."""
         falsifier = falsifier_of(self.attacks, network.judge)
@@ -224,9 +227,12 @@ def sent(session: Session) -> tuple[SentModel, SentQuestion, tuple[int, ...]]:
     )
 
 
-def answer_of(position: int, result: Result | Bracket) -> Answer:
+def answer_of(position: int, result: Result | Bracket | GeometricResult) -> Answer:
     """A result as a run stores it."""
     blobs = {} if result.witness is None else {"witness": array_blob(result.witness)}
+    if isinstance(result, GeometricResult):
+        spans = result.spans.to(torch.float64).numpy().astype(FLOAT64)
+        blobs["spans"] = Blob(spans.tobytes(), FLOAT64, spans.shape)
     return Answer(position, plain_row(result), blobs)
 
 
@@ -238,6 +244,14 @@ def result_of(answer: Answer) -> Result:
 def bracket_of(answer: Answer) -> Bracket:
     """The bracket that `answer_of` was given."""
     return Bracket.from_record(answer.record, witness_of(answer))
+
+
+def geometric_of(answer: Answer) -> GeometricResult:
+    """The result that `answer_of` was given."""
+    blob = answer.blobs["spans"]
+    spans = np.frombuffer(blob.data, dtype=FLOAT64).reshape(blob.shape or (0,))
+    kept = torch.from_numpy(spans.astype(np.float64))
+    return GeometricResult.from_record(answer.record, witness_of(answer), kept)
 
 
 def array_blob(values: Tensor) -> Blob:

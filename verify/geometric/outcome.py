@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from verify.values.result import Verdict
+from verify.values.result import Verdict, number_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,3 +77,29 @@ class GeometricResult:
             "attack": self.attack,
             "parameters": self.parameters,
         }
+
+    @classmethod
+    def from_record(
+        cls, row: Mapping[str, object], witness: Tensor | None, spans: Tensor
+    ) -> GeometricResult:
+        """The result whose fields these are; the inverse of `to_record`."""
+        found = row["parameters"]
+        return cls(
+            index=int(number_of(row["index"])),
+            label=int(number_of(row["label"])),
+            predicted=int(number_of(row["predicted"])),
+            verdict=Verdict(row["verdict"]),
+            margin=number_of(row["margin"]),
+            certified=number_of(row["share_certified"]),
+            attacked=number_of(row["share_attacked"], unknown=math.inf),
+            volume=number_of(row["volume_certified"]),
+            boxes=int(number_of(row["boxes"])),
+            noise=number_of(row["eps"], unknown=0.0),
+            method=str(row["method"]),
+            seconds=number_of(row["seconds"]),
+            reason=str(row["reason"]),
+            parameters=tuple(map(number_of, found)) if isinstance(found, list | tuple) else None,
+            witness=witness,
+            spans=spans,
+            attack=str(row["attack"]),
+        )
