@@ -77,8 +77,8 @@ def points(low: Single, high: Single, generator: np.random.Generator) -> Single:
     share = generator.random((len(low), POINTS, low.shape[1]))
     share[:, : POINTS - 2] = np.round(share[:, : POINTS - 2])
     inside = low[:, None] + share * (high - low)[:, None].astype(np.float64)
-    inside = np.clip(inside.astype(np.float32), low[:, None], high[:, None])
-    return inside.reshape(-1, low.shape[1])
+    single: Single = np.clip(inside.astype(np.float32), low[:, None], high[:, None])
+    return single.reshape(-1, low.shape[1])
 
 
 def attained(net: Net, x: Single, generator: np.random.Generator) -> dict[str, list[Fraction]]:
