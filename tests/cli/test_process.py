@@ -34,6 +34,7 @@ COMMANDS = (
     "ood",
     "geometric",
     "check",
+    "report",
     "info",
 )
 
