@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.commands import DENSE, Run
+from tests.cli.commands import DENSE, Run, write_identity
+from verify.cli.reporting import source_of
 from verify.report import ModelStamp, make_record, write_json
 
 BROWSER = shutil.which("chromium")
@@ -46,6 +47,24 @@ def test_a_run_shows_its_counterexamples(verify: Run, stored: Path, tmp_path: Pa
     assert html.count("<img ") == 6  # inputs 4 and 7
     assert "verify certify" in html
     assert "input 4: changes at distance 0.0" in html
+
+
+def test_pictures_of_a_normalised_model(
+    verify: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given in another folder, behind mean and std: the counterexample's class is still told.
+
+    Logits are ((x0 - 0.5) / 0.5, (x1 - 0) / 0.5): (0.9, 0.1) is class 0, (0.5, 0.5) no longer.
+    """
+    home = tmp_path / "home"
+    home.mkdir()
+    write_identity(home, np.array([[0.9, 0.1]]), np.array([0]))
+    monkeypatch.chdir(home)
+    asked = ("certify", "model.onnx", "--eps", "0.3", "--mean", "0.5,0", "--std", "0.5,0.5")
+    assert verify(*asked, "--run", "n", "--runs", tmp_path).code == 1
+    monkeypatch.chdir(tmp_path)
+    (source,) = [source_of("n", tmp_path, 12)]
+    assert [shown.became for shown in source.pictures.values()] == [1]
 
 
 def test_files_and_certificates(verify: Run, stored: Path, tmp_path: Path) -> None:

@@ -99,13 +99,14 @@ def source_of(name: str, folder: Path, worst: int) -> Source:
         head = store.head
         again = f"verify {shlex.join(head.argv)}" if head.argv else ""
         source = Source(name, None, record_of(store), again=again)
-        return replace(source, pictures=pictures(store, source, worst))
+        shown = judged(pictures(store, source, worst), source, Path(head.folder))
+        return replace(source, pictures=shown)
     finally:
         store.close()
 
 
 def pictures(store: Store, source: Source, most: int) -> dict[object, Shown]:
-    """Inputs and counterexamples of the worst results, and what the model makes of the latter."""
+    """Inputs and counterexamples of the worst results."""
     wanted = {line.index for line in worst_of(source, most)}
     found: dict[object, Shown] = {}
     for answer in store.answers():
@@ -118,7 +119,7 @@ def pictures(store: Store, source: Source, most: int) -> dict[object, Shown]:
             clean, changed = array(before), array(after)
             if clean.size == changed.size:
                 found[index] = Shown(clean.reshape(changed.shape), changed)
-    return judged(found, source)
+    return found
 
 
 def array(blob: Blob) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -127,26 +128,44 @@ def array(blob: Blob) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return values.reshape(blob.shape or (-1,))
 
 
-def judged(found: dict[object, Shown], source: Source) -> dict[object, Shown]:
-    """With the classes that ONNX Runtime gives; without them if the model's file is another now."""
-    stamp, settings = source.record.model, source.record.settings
-    if not found or stamp.path is None or not Path(stamp.path).is_file():
-        return found
-    if stamp_model(stamp.path).sha256 != stamp.sha256:
-        return found
-    from verify.network import load
+def judged(found: dict[object, Shown], source: Source, folder: Path) -> dict[object, Shown]:
+    """With the classes that ONNX Runtime gives; without them if the model's file is another now.
 
-    network = load(stamp.path)
-    mean, std = (settings.get(key) for key in ("mean", "std"))
-    if mean is not None or std is not None:
-        return found  # the file expects normalised inputs
+    Args:
+        found: by index.
+        source: whose counterexamples they are.
+        folder: where the command was given, which the model's path may be relative to.
+    """
+    stamp, settings = source.record.model, source.record.settings
+    path = None if stamp.path is None else folder / stamp.path
+    if not found or path is None or not path.is_file():
+        return found
+    if stamp_model(path).sha256 != stamp.sha256:
+        return found
     import torch
 
+    from verify.network import load, with_normalisation
+    from verify.readers.datasets import channel_values
+
+    network = load(path)
+    shape = network.input_shape
+    mean, std = (listed(settings.get(key)) for key in ("mean", "std"))
+    if mean or std:
+        network = with_normalisation(
+            network,
+            channel_values(mean or (0.0,), shape, name="mean"),
+            channel_values(std or (1.0,), shape, name="std", positive=True),
+        )
     told: dict[object, Shown] = {}
     for index, shown in found.items():
-        x = torch.from_numpy(shown.adversarial).reshape(1, *network.input_shape)
+        x = torch.from_numpy(shown.adversarial).reshape(1, *shape)
         told[index] = replace(shown, became=int(network.judge.predict(x)[0]))
     return told
+
+
+def listed(value: object) -> tuple[float, ...]:
+    """Numbers of a setting; none where it is not a list."""
+    return tuple(float(item) for item in value) if isinstance(value, list | tuple) else ()
 
 
 def checked(folder: Path, source: Source) -> tuple[CertificateCheck, ...]:
