@@ -33,6 +33,10 @@ TRIED = 64
 """Candidates of one batch that are shown to the runtime at most."""
 GLANCE = 0.1
 """Share of the time that looking for counterexamples may take."""
+LONG = 3.0
+"""Seconds of search after which every other glance is at the whole box."""
+MANY = 10.0
+"""Effort of such a glance: some hundred starts, which cost a small network hardly more than few."""
 WORST = 16
 """Boxes that one glance looks into."""
 TOO_FINE = (
@@ -179,6 +183,7 @@ class Hunt:
         self.bound = float("inf")
         self.started = time.monotonic()
         self.spent = 0.0
+        self.glances = 0
 
     def run(self, pool: ThreadPoolExecutor, workers: int) -> Outcome:
         """Until everything is decided, or the time is over."""
@@ -262,6 +267,13 @@ class Hunt:
         elapsed = time.monotonic() - self.started
         if self.refute is None or self.spent > GLANCE * elapsed:
             return None
+        self.glances += 1
+        if elapsed > LONG and self.glances % 2:
+            # Counterexamples may be where bounds are not the worst: from many new starts, all over.
+            begun = time.monotonic()
+            found = self.refute(self.case.lower[None], self.case.upper[None], effort=MANY)
+            self.spent += time.monotonic() - begun
+            return found
         alive = [found.open_.any(dim=1) for found in looked]
         bound = torch.cat([f.bound[a] for f, a in zip(looked, alive, strict=True)])
         if not len(bound):
