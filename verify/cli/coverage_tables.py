@@ -20,10 +20,9 @@ Row = dict[str, object]
 """One criterion on one layer."""
 FINDING = (
     "coverage counts what was exercised; it says nothing of correctness or robustness: in our "
-    "studies it grew mostly with the number of inputs; among sets of one size with shifted data, "
-    "those with more KMNC or NLC held fewer faults, and inputs chosen to raise KMNC, NBC or SNAC "
-    "held fewer than random ones (small nets on digits, benchmarks/README.md); do not ship on it "
-    "alone"
+    "study of eight small nets on digits it grew mostly with the number of inputs; among sets of "
+    "one size with shifted data, those with more KMNC, LSC or NLC held fewer faults, those with "
+    "more NC, TKNC or DSC somewhat more (benchmarks/README.md); do not ship on it alone"
 )
 
 
