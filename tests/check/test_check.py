@@ -74,6 +74,11 @@ def test_a_certificate_is_about_its_own_files(proof: bytes) -> None:
             check(proof, net, prop)
 
 
+def sealed(data: bytes) -> bytes:
+    """The bytes with their hash at the end, as if they had been written so."""
+    return data + hashlib.sha256(data).digest()
+
+
 def rebound(proof: bytes, prop: bytes) -> bytes:
     """The same certificate, claiming another property."""
     start = len(MAGIC) + 8
@@ -81,7 +86,7 @@ def rebound(proof: bytes, prop: bytes) -> bytes:
     header = json.loads(proof[start : start + length])
     header["property"] = hashlib.sha256(prop).hexdigest()
     text = json.dumps(header).encode()
-    return MAGIC + len(text).to_bytes(8, "little") + text + proof[start + length :]
+    return sealed(MAGIC + len(text).to_bytes(8, "little") + text + proof[start + length : -32])
 
 
 def test_a_proof_of_one_property_is_none_of_a_false_one(proof: bytes) -> None:
@@ -92,12 +97,24 @@ def test_a_proof_of_one_property_is_none_of_a_false_one(proof: bytes) -> None:
 
 def test_no_single_changed_byte_makes_a_false_claim_pass(proof: bytes) -> None:
     """Every byte of the certificate, claiming the false property, with every bit flipped."""
-    claimed = rebound(proof, FALSE)
+    claimed = rebound(proof, FALSE)[:-32]
     for place in range(len(claimed)):
         changed = bytearray(claimed)
         changed[place] ^= 0xFF
         with pytest.raises((Refusal, ValueError, IndexError, KeyError, OverflowError)):
-            check(bytes(changed), MODEL, FALSE)
+            check(sealed(bytes(changed)), MODEL, FALSE)
+
+
+def test_every_damaged_certificate_is_rejected(proof: bytes) -> None:
+    """Any byte changed, cut off or added, even where the proof would still hold."""
+    for place in range(len(proof)):
+        changed = bytearray(proof)
+        changed[place] ^= 1 << (place % 8)
+        with pytest.raises(Refusal, match="damaged|does not start"):
+            check(bytes(changed), MODEL, TRUE)
+    for changed in (proof[:-1], proof + b"0", proof[:40]):
+        with pytest.raises(Refusal, match="damaged|does not start"):
+            check(bytes(changed), MODEL, TRUE)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -194,7 +211,7 @@ def test_a_header_that_is_off_is_refused(proof: bytes, change, message: str) -> 
     header = json.loads(proof[start : start + length])
     change(header)
     text = json.dumps(header).encode()
-    data = MAGIC + len(text).to_bytes(8, "little") + text + proof[start + length :]
+    data = sealed(MAGIC + len(text).to_bytes(8, "little") + text + proof[start + length : -32])
     with pytest.raises(Refusal, match=message):
         check(data, MODEL, TRUE)
 

@@ -40,7 +40,8 @@ def certificate_bytes(
     }
     text = json.dumps(header, allow_nan=False).encode()
     blob = b"".join(a.astype(a.dtype.newbyteorder("<")).tobytes() for a in arrays.values())
-    return MAGIC + len(text).to_bytes(8, "little") + text + zlib.compress(blob)
+    data = MAGIC + len(text).to_bytes(8, "little") + text + zlib.compress(blob)
+    return data + hashlib.sha256(data).digest()
 
 
 def relus_of(cases: Sequence[CaseProof]) -> list[str]:

@@ -1,6 +1,7 @@
 """The certificate file: a header in JSON and arrays, with every length bounded before it is used.
 
-    b"TASHIKA1", the header's length in 8 bytes (little-endian), the header, a zlib stream
+    b"TASHIKA1", the header's length in 8 bytes (little-endian), the header, a zlib stream,
+    and the SHA-256 of all that, so that a damaged file is told from one that proves nothing
 
 The header: {"model": SHA-256 of the unpacked model, "property": of the unpacked property,
 "semantics": "float32" or "real", "relus": names of the Relus, and maxima, that arrays refer to,
@@ -28,6 +29,7 @@ Slopes are float16, float32, or uint8 in units of 1/255. A Relu split's first ch
 `place`, `relu`, `value` and `clauses` have to be there.
 """
 
+import hashlib
 import json
 import zlib
 from dataclasses import dataclass
@@ -38,6 +40,8 @@ import numpy as np
 from verify.check.refusal import Refusal
 
 MAGIC = b"TASHIKA1"
+DIGEST = 32
+"""Bytes of the hash at the end."""
 MOST_HEADER = 2**24
 MOST_ARRAYS = 2**31
 """Bytes of all arrays together, unpacked."""
@@ -76,8 +80,11 @@ class Certificate:
 def read_certificate(data: bytes) -> Certificate:
     """The certificate in a file's bytes; raises Refusal."""
     start = len(MAGIC) + 8
-    if not data.startswith(MAGIC) or len(data) < start:
+    if not data.startswith(MAGIC) or len(data) < start + DIGEST:
         raise Refusal("this is no certificate: it does not start as one")
+    data, digest = data[:-DIGEST], data[-DIGEST:]
+    if hashlib.sha256(data).digest() != digest:
+        raise Refusal("the certificate is damaged: its last bytes are not the hash of the others")
     length = int.from_bytes(data[len(MAGIC) : start], "little")
     if length > MOST_HEADER or start + length > len(data):
         raise Refusal("the certificate's header is too long, or cut off")
