@@ -192,7 +192,10 @@ def damaged(kind: str, data: bytes, generator: np.random.Generator) -> bytes:
         "certificate": (),
     }
     ways = (flipped, cut, doubled, *own[kind])
-    return ways[int(generator.integers(0, len(ways)))](data, generator)
+    changed = data
+    while changed == data:  # a piece of no length, or taken once, changes nothing
+        changed = ways[int(generator.integers(0, len(ways)))](data, generator)
+    return changed
 
 
 def read(kind: str, path: Path, folder: Path) -> str:
