@@ -7,7 +7,8 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from verify.graph.ir import Graph
-from verify.search.outcome import Search
+from verify.search.outcome import Outcome, Refuter, Search, Watcher
+from verify.values.budget import Budget
 from verify.values.property import Case
 
 FEW_INPUTS = 8
@@ -98,9 +99,32 @@ def plan(graph: Graph, case: Case) -> list[Planned]:
     return [Planned(search, share, why) for search, share, why in steps if search is not None]
 
 
-def made(module: str, name: str) -> Search | None:
-    """A search with its own defaults."""
-    if find_spec(f"verify.search.{module}") is None:
-        return None
-    search: Search = getattr(import_module(f"verify.search.{module}"), name)()
-    return search
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A search with its own defaults, imported when it is run: most are never, and one takes SciPy,
+    whose import is longer than many a verdict.
+
+    Attributes:
+        module: in `verify.search`.
+        name: of the class in it.
+    """
+
+    module: str
+    name: str
+
+    def __call__(
+        self,
+        graph: Graph,
+        case: Case,
+        refute: Refuter | None,
+        budget: Budget,
+        watch: Watcher | None = None,
+    ) -> Outcome:
+        """What the search says."""
+        search: Search = getattr(import_module(f"verify.search.{self.module}"), self.name)()
+        return search(graph, case, refute, budget, watch)
+
+
+def made(module: str, name: str) -> Later | None:
+    """A search, if this version has it."""
+    return None if find_spec(f"verify.search.{module}") is None else Later(module, name)
