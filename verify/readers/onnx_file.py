@@ -20,6 +20,7 @@ from google.protobuf.message import (  # type: ignore[import-untyped]  # ships n
 from onnx import TensorProto, helper, numpy_helper
 
 from verify.errors import ModelError
+from verify.readers.gzipped import gunzipped
 
 MAX_BYTES = 2**31 - 1
 """Largest model, unpacked and with external data: protobuf's own limit, and ONNX Runtime's."""
@@ -114,26 +115,12 @@ def refuse_large(size: int, path: Path) -> None:
 
 def unpacked(raw: bytes, path: Path) -> bytes:
     """Gzip-decompressed bytes, stopping as soon as they pass MAX_BYTES."""
-    parts: list[bytes] = []
-    size = 0
-    rest = raw
     try:
-        while rest:
-            machine = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-            while not machine.eof:
-                part = machine.decompress(rest, CHUNK)
-                rest = machine.unconsumed_tail
-                if not part and not machine.eof:
-                    raise zlib.error("the data end too early")
-                parts.append(part)
-                size += len(part)
-                refuse_large(size, path)
-            rest = machine.unused_data.lstrip(b"\0")
+        return gunzipped(raw, lambda size: refuse_large(size, path))
     except zlib.error as error:
         raise ModelError(
             f"cannot read {path}: damaged gzip data ({error}). Download it again."
         ) from error
-    return b"".join(parts)
 
 
 def all_tensors(proto: onnx.ModelProto) -> list[TensorProto]:

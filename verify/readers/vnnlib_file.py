@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verify.errors import PropertyError
+from verify.readers.gzipped import gunzipped
 
 MAX_BYTES = 512 * 2**20
 """Largest property file, unpacked; the largest of the competition has 56 MB."""
-CHUNK = 2**20
-"""Bytes unpacked at a time, so that a small file that unpacks to a huge one is stopped early."""
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 
@@ -84,23 +83,9 @@ def refuse_large(size: int, path: Path) -> None:
 
 def unpacked(raw: bytes, path: Path) -> bytes:
     """Gzip-decompressed bytes, stopping as soon as they pass MAX_BYTES."""
-    parts: list[bytes] = []
-    size = 0
-    rest = raw
     try:
-        while rest:
-            machine = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-            while not machine.eof:
-                part = machine.decompress(rest, CHUNK)
-                rest = machine.unconsumed_tail
-                if not part and not machine.eof:
-                    raise zlib.error("the data end too early")
-                parts.append(part)
-                size += len(part)
-                refuse_large(size, path)
-            rest = machine.unused_data.lstrip(b"\0")
+        return gunzipped(raw, lambda size: refuse_large(size, path))
     except zlib.error as error:
         raise PropertyError(
             f"cannot read {path}: damaged gzip data ({error}). Download it again."
         ) from error
-    return b"".join(parts)
