@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -249,7 +250,7 @@ def test_packed_files_and_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "cut.vnnlib.gz").write_bytes(gzip.compress(text)[:-20])
     with pytest.raises(PropertyError, match="damaged gzip"):
         read_vnnlib(tmp_path / "cut.vnnlib.gz")
-    monkeypatch.setattr(vnnlib_file, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(vnnlib_file, "KIND", replace(vnnlib_file.KIND, most=2**20))
     (tmp_path / "bomb.vnnlib.gz").write_bytes(gzip.compress(bytes(2**24)))
     with pytest.raises(PropertyError, match="too large"):
         read_vnnlib(tmp_path / "bomb.vnnlib.gz")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import zlib
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,15 +19,14 @@ from google.protobuf.message import (  # type: ignore[import-untyped]  # ships n
 from onnx import TensorProto, helper, numpy_helper
 
 from verify.errors import ModelError
-from verify.readers.gzipped import gunzipped
+from verify.readers.untrusted import CHUNK, FileKind
 
 MAX_BYTES = 2**31 - 1
 """Largest model, unpacked and with external data: protobuf's own limit, and ONNX Runtime's."""
 
-NO_WAIT = getattr(os, "O_NONBLOCK", 0)
-
-CHUNK = 2**20
-"""Bytes unpacked at a time, so that a small file that unpacks to a huge one is stopped early."""
+KIND = FileKind(
+    ModelError, ".onnx", MAX_BYTES, "unpacked and with external data. Use a smaller model."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +56,10 @@ def read_model_file(path: Path) -> ModelFile:
         ModelError: if it is missing, no regular file, too large, corrupt, or its external data
             is not in its own folder or not of the stated size.
     """
-    raw = read_regular(path)
+    raw = KIND.read(path)
     if not raw:
         raise ModelError(f"cannot read {path}: the file is empty. Export or download it again.")
-    data = unpacked(raw, path) if raw[:2] == b"\x1f\x8b" else raw
+    data = KIND.unpacked(raw, path)
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
@@ -84,43 +82,6 @@ def read_model_file(path: Path) -> ModelFile:
         except (EncodeError, ValueError) as error:
             raise ModelError(f"{path} with its external data is too large: {error}") from error
     return ModelFile(path, hashlib.sha256(raw).hexdigest(), data, proto, notes)
-
-
-def read_regular(path: Path) -> bytes:
-    """The bytes of a regular file of at most MAX_BYTES."""
-    try:
-        # Not to wait for ever at a pipe that nobody writes to.
-        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | NO_WAIT)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ModelError(f"cannot read {path}: it is not a regular file. Name a file.")
-            refuse_large(status.st_size, path)
-            return file.read(MAX_BYTES)
-    except FileNotFoundError as error:
-        raise ModelError(f"there is no file {path}. Check the path.") from error
-    except IsADirectoryError as error:
-        raise ModelError(f"{path} is a folder. Name the .onnx file inside it.") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {error}. Check the path.") from error
-
-
-def refuse_large(size: int, path: Path) -> None:
-    """Raise if a size in bytes is beyond MAX_BYTES."""
-    if size > MAX_BYTES:
-        raise ModelError(
-            f"{path} is too large: {size} bytes or more, at most {MAX_BYTES} are read, "
-            "unpacked and with external data. Use a smaller model."
-        )
-
-
-def unpacked(raw: bytes, path: Path) -> bytes:
-    """Gzip-decompressed bytes, stopping as soon as they pass MAX_BYTES."""
-    try:
-        return gunzipped(raw, lambda size: refuse_large(size, path))
-    except zlib.error as error:
-        raise ModelError(
-            f"cannot read {path}: damaged gzip data ({error}). Download it again."
-        ) from error
 
 
 def all_tensors(proto: onnx.ModelProto) -> list[TensorProto]:
@@ -147,7 +108,7 @@ def bring_in(tensors: list[TensorProto], path: Path, size: int) -> tuple[str, ..
             ) from error
         expected = byte_count(tensor, path)
         size += expected
-        refuse_large(size, path)
+        KIND.refuse_large(size, path)
         if offset < 0 or length not in (-1, expected):
             raise ModelError(
                 f"tensor {tensor.name!r} of {path}: its shape needs {expected} bytes of external "
@@ -180,7 +141,7 @@ def digest_of(file: IO[bytes], path: Path) -> str:
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         raise ModelError(f"the external data of {path} are not a regular file. Name a file.")
-    refuse_large(status.st_size, path)
+    KIND.refuse_large(status.st_size, path)
     digest = hashlib.sha256()
     while chunk := file.read(CHUNK):
         digest.update(chunk)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from verify.errors import PropertyError
-from verify.readers.gzipped import gunzipped
+from verify.readers.untrusted import FileKind
 
 MAX_BYTES = 512 * 2**20
 """Largest property file, unpacked; the largest of the competition has 56 MB."""
-NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+KIND = FileKind(PropertyError, ".vnnlib", MAX_BYTES, "unpacked. Split the property.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +39,8 @@ def read_text(path: str | Path) -> PropertyText:
     packed = named.with_name(named.name + ".gz")
     if not named.exists() and packed.exists():
         named = packed
-    raw = read_regular(named)
-    data = unpacked(raw, named) if raw[:2] == b"\x1f\x8b" else raw
+    raw = KIND.read(named)
+    data = KIND.unpacked(raw, named)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -52,40 +49,3 @@ def read_text(path: str | Path) -> PropertyText:
             "plain or packed with gzip."
         ) from error
     return PropertyText(named, hashlib.sha256(raw).hexdigest(), text.removeprefix("\ufeff"))
-
-
-def read_regular(path: Path) -> bytes:
-    """The bytes of a regular file of at most MAX_BYTES."""
-    try:
-        # Not to wait for ever at a pipe that nobody writes to.
-        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | NO_WAIT)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise PropertyError(f"cannot read {path}: it is not a regular file. Name a file.")
-            refuse_large(status.st_size, path)
-            return file.read(MAX_BYTES)
-    except FileNotFoundError as error:
-        raise PropertyError(f"there is no file {path}. Check the path.") from error
-    except IsADirectoryError as error:
-        raise PropertyError(f"{path} is a folder. Name the .vnnlib file inside it.") from error
-    except (OSError, ValueError) as error:
-        raise PropertyError(f"cannot read {path}: {error}. Check the path.") from error
-
-
-def refuse_large(size: int, path: Path) -> None:
-    """Raise if a size in bytes is beyond MAX_BYTES."""
-    if size > MAX_BYTES:
-        raise PropertyError(
-            f"{path} is too large: {size} bytes or more, at most {MAX_BYTES} are read, unpacked. "
-            "Split the property."
-        )
-
-
-def unpacked(raw: bytes, path: Path) -> bytes:
-    """Gzip-decompressed bytes, stopping as soon as they pass MAX_BYTES."""
-    try:
-        return gunzipped(raw, lambda size: refuse_large(size, path))
-    except zlib.error as error:
-        raise PropertyError(
-            f"cannot read {path}: damaged gzip data ({error}). Download it again."
-        ) from error
