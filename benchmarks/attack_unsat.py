@@ -28,7 +28,7 @@ from verify.network import load
 from verify.readers.vnnlib import read_vnnlib
 from verify.runtime import Runtime, with_tail
 from verify.search.replaying import Replay
-from verify.traverse import evaluate
+from verify.traverse import run
 from verify.values.property import Case
 
 STEPS = 40
@@ -61,10 +61,10 @@ def attacked(model: Path, spec: Path, restarts: int, seconds: float) -> dict[str
         search = UnsafeSearch(samples=restarts, restarts=starts, steps=STEPS, seconds=left, seed=17)
         mixed = stated.property.mixed
 
-        def model(points: Tensor, mixed: bool = mixed) -> Tensor:
+        def network_of(points: Tensor, mixed: bool = mixed) -> Tensor:
             return outputs(graph, points, mixed)
 
-        search(model, whole.lower[None], whole.upper[None], goal(case), confirm)
+        search(network_of, whole.lower[None], whole.upper[None], goal(case), confirm)
         if found:
             return {"contradicted": found[0].flatten().tolist()}
         done += 1
@@ -79,7 +79,7 @@ def attacked(model: Path, spec: Path, restarts: int, seconds: float) -> dict[str
 
 def outputs(graph: Graph, points: Tensor, mixed: bool) -> Tensor:
     """What a property's rows are over: the outputs, and in a mixed one the inputs behind them."""
-    output = evaluate(graph, points.view(-1, *graph.input.shape))
+    output = run(graph, points.view(-1, *graph.input.shape))
     if graph.tail is not None:
         output = with_tail(output, graph.tail)
     flat = output.flatten(1)
