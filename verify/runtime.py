@@ -40,7 +40,7 @@ KERNEL = 1e-6
 """Further difference allowed where deployed kernels of activations are only accurate absolutely: a
 sigmoid of -10, say, is off by a few 1e-7 of 1 and not of itself."""
 
-KERNELS = ("Sigmoid", "Tanh", "Erf", "Gelu", "Softmax", "Softplus", "Sin", "Cos")
+KERNELS = ("Sigmoid", "Tanh", "Erf", "Gelu", "GeluTanh", "Softmax", "Softplus", "Sin", "Cos")
 """The operators of which that is so."""
 
 SILENT = 4

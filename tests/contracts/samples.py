@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor
@@ -146,6 +148,18 @@ def power(exponent: int, *shape: int) -> Node:
     return node("Power", shape, settings={"exponent": (exponent,)})
 
 
+def stairs(shape: tuple[int, ...], *whole: int) -> Tensor:
+    """Something that jumps with every whole number."""
+    places = torch.arange(prod(shape), dtype=torch.float64).view(shape)
+    return sum(((places + k * n) % 5 for k, n in enumerate(whole, 1)), torch.zeros(shape).double())
+
+
+def program(inputs: int, *shape: int) -> Node:
+    """A tensor computed from whole numbers."""
+    names = tuple(f"in{i}" for i in range(inputs))
+    return Node("out", "Program", names, shape, ((1,),) * inputs, program=partial(stairs, shape))
+
+
 TENTH, ONE = torch.tensor(0.1), torch.tensor(1.0)
 
 SAMPLES: dict[str, list[Node]] = {
@@ -200,7 +214,7 @@ SAMPLES: dict[str, list[Node]] = {
         transposed((2, 5), 2, (3,), 2),
     ],
     **{name: [node(name, (6,))] for name in ("Exp", "Log", "Sqrt", "Reciprocal", "Softplus")},
-    **{name: [node(name, (6,))] for name in ("Erf", "Gelu", "Sin", "Cos")},
+    **{name: [node(name, (6,))] for name in ("Erf", "Gelu", "GeluTanh", "Sin", "Cos")},
     **{name: [node(name, (6,))] for name in ("Sign", "Floor", "Ceil")},
     "Power": [power(2, 6), power(3, 6), power(4, 2, 3)],
     "ArgMax": [
@@ -210,6 +224,8 @@ SAMPLES: dict[str, list[Node]] = {
     "Trunc": [node("Trunc", (6,))],
     "Level": [node("Level", (6,), tensors={"level": torch.zeros(6).double()})],
     "Equal": [node("Equal", (6,), (6,))],
+    "Blurred": [node("Blurred", (1,), (5,)), node("Blurred", (3, 1), (3, 4))],
+    "Program": [program(1, 4), program(2, 2, 3)],
     "Mul": [node("Mul", (6,), (6,)), node("Mul", (2, 3), (2, 3))],
     "MatMul": [
         node("MatMul", (2, 3), (3, 4)),

@@ -105,6 +105,22 @@ CASES: dict[str, onnx.ModelProto] = {
         ("ArgMax", ["n"], "b", {"axis": 2, "keepdims": 1}), ("Equal", ["a", "b"], "e"),
         ("Cast", ["e"], "y", {"to": 1}),
     ),
+    "gelu by tanh": one("Gelu", (1, 6), opset=20, approximate="tanh"),
+    "log-softmax inside": one("LogSoftmax", (1, 3, 4), axis=2),
+    "log-softmax read on": chain((1, 3), ("LogSoftmax", ["x"], "h"), ("Exp", ["h"], "y")),
+    # Normalisation and extremes
+    "layer norm": one("LayerNormalization", (1, 3, 4), random(4), random(4, seed=1)),
+    "layer norm of several axes": one(
+        "LayerNormalization", (1, 3, 4), random(3, 4), axis=1, epsilon=0.1
+    ),
+    **{
+        f"{op} {name}": one(op, (1, 3, 4), opset=17, **attributes)
+        for op in ("ReduceMax", "ReduceMin")
+        for name, attributes in {
+            "axis": {"axes": [2]}, "first": {"axes": [1], "keepdims": 0}, "all": {"axes": [1, 2]},
+        }.items()
+    },
+    "largest of all": one("ReduceMax", (1, 3, 4), integers(-1), opset=20),
     # Resizing
     "conv transpose": one("ConvTranspose", IMAGE, random(4, 2, 3, 3), random(2), strides=[2, 2]),
     "conv transpose padded": one(
@@ -136,15 +152,18 @@ def test_graph_computes_what_onnx_runtime_computes(name: str, tmp_path: Path) ->
 
 
 REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
-    "gelu by tanh": (one("Gelu", (1, 4), opset=20, approximate="tanh"), "approximation by tanh"),
     "odd power": (one("Pow", (1, 4), np.float32(1.5)), "exponent 1.5"),
     "powers": (one("Pow", (1, 2), np.float32([2, 3])), "exponents"),
     "linear resize": (
         one("Resize", IMAGE, None, np.float32([1, 1, 2, 2]), mode="linear"), "only nearest",
     ),
     "log-softmax inside": (one("LogSoftmax", (1, 3, 4), axis=1), "inside a network"),
-    "log-softmax read on": (
-        chain((1, 3), ("LogSoftmax", ["x"], "h"), ("Exp", ["h"], "y")), "very end",
+    "scatter into a variable": (
+        chain(
+            (1, 3), ("ScatterND", ["x", "i", "u"], "y"),
+            i=np.int64([[0, 1]]), u=np.float32([2]),
+        ),
+        "depends on the network's input",
     ),
 }  # fmt: skip
 

@@ -22,6 +22,7 @@ FORWARDS: dict[str, Callable[[Tensor], Tensor]] = {
     "sin and cos": lambda x: x.sin() + x.cos(),
     "erf": torch.erf,
     "gelu": functional.gelu,
+    "gelu by tanh": lambda x: functional.gelu(x, approximate="tanh"),
     "steps": lambda x: x.sign() + x.floor() + x.ceil(),
     "square": lambda x: x * x + x.square() + x**3,
     "product": lambda x: x * x.sum(1, keepdim=True),

@@ -23,7 +23,7 @@ Operators and what a node of each holds (`tensors` / `settings`):
     Relu, Sigmoid, Tanh
     TwoPiece    below, above, broadcastable to the node: below·x for x < 0, above·x for x > 0
     Clip        low (), high ()
-    Exp, Log, Sqrt, Reciprocal, Softplus, Erf, Gelu, Sin, Cos, Sign, Floor, Ceil
+    Exp, Log, Sqrt, Reciprocal, Softplus, Erf, Gelu, GeluTanh, Sin, Cos, Sign, Floor, Ceil
     Power       / exponent: an integer of at least 2
     Mul         the product of two inputs of one shape, entry by entry
     MatMul      (*lead, m, k) times (*lead, k, n)
@@ -32,6 +32,9 @@ Operators and what a node of each holds (`tensors` / `settings`):
     Trunc       cut to whole numbers
     Level       level, broadcastable to the node: 1 where the input is it, else 0
     Equal       1 where two inputs of one shape agree, else 0
+    Blurred     the first input, off by what a mean of squares over the last axis of the second
+                rounds
+    Program     the program at whole numbers, one per input of shape (1,)
 
 `bias_magnitude` (Gemm, Conv) and `shift_magnitude` (ScaleShift), where present, bound the
 magnitudes that the unfolded computation may have passed through; absent means |bias|, |shift|.
@@ -42,9 +45,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Program(Protocol):
+    """What a file computes from whole numbers alone."""
+
+    def __call__(self, *whole: int) -> Tensor:
+        """The result, float64, in the node's shape; NaN where the file would fail."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +71,7 @@ class Node:
         input_shapes: of the inputs, in the same order, without the batch axis.
         tensors: constants, as the module's docstring lists them.
         settings: integer attributes, as the module's docstring lists them.
+        program: what a Program node runs.
     """
 
     name: str
@@ -68,6 +81,7 @@ class Node:
     input_shapes: tuple[tuple[int, ...], ...] = ()
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     settings: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    program: Program | None = None
 
     @property
     def size(self) -> int:

@@ -2,6 +2,7 @@
 
 from verify.ops import (
     arithmetic,
+    blurred,
     clip,
     conv,
     conv_transpose,
@@ -12,6 +13,7 @@ from verify.ops import (
     max_pool,
     movement,
     product,
+    program,
     relu,
     s_shaped,
     softmax,
@@ -21,6 +23,7 @@ from verify.ops import (
 
 __all__ = [
     "arithmetic",
+    "blurred",
     "clip",
     "conv",
     "conv_transpose",
@@ -31,6 +34,7 @@ __all__ = [
     "max_pool",
     "movement",
     "product",
+    "program",
     "relu",
     "s_shaped",
     "softmax",

@@ -1,4 +1,4 @@
-"""Exp, Log, Sqrt, Reciprocal, Power, Softplus, Erf, Gelu, Sin, Cos: what each is, as a `Curve`.
+"""Exp, Log, Sqrt, Reciprocal, Power, Softplus, Erf, Gelus, Sin, Cos: what each is, as a `Curve`.
 
 How far deployed float32 kernels deviate is twice what `benchmarks/kernel_sweep.py` found of ONNX
 Runtime, or more.
@@ -144,6 +144,40 @@ def phi(z: Tensor) -> Tensor:
     return tail / 2
 
 
+# Gelu by tanh: z·sigmoid(2u), u = sqrt(2/pi)·(z + 0.044715·z^3).
+
+CUBE = 0.044715
+ROOT_TWO_BY_PI = math.sqrt(2 / math.pi)
+TANH_GELU_TURN = -0.7524614220710163
+TANH_GELU_KNOT = 1.4185040087908285
+"""Where it is least, and where it bends over: zeros of its derivatives."""
+CUBED = 1e12
+"""|z| beyond which an executed z^3 may overflow."""
+
+
+def gate(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """sigmoid(2u) and its first two derivatives in z."""
+    # Beyond this the gate is 0 or 1, and its derivatives are 0.
+    near = z.clamp(-100.0, 100.0)
+    rate = 2 * ROOT_TWO_BY_PI * (1 + 3 * CUBE * near.square())
+    bent = 12 * ROOT_TWO_BY_PI * CUBE * near
+    value = torch.sigmoid(2 * ROOT_TWO_BY_PI * (near + CUBE * near.pow(3)))
+    steep = value * torch.sigmoid(-2 * ROOT_TWO_BY_PI * (near + CUBE * near.pow(3)))
+    return value, steep * rate, steep * (bent + (1 - 2 * value) * rate.square())
+
+
+def tanh_gelu_slope(z: Tensor) -> Tensor:
+    """d (z·gate) / d z."""
+    value, first, _ = gate(z)
+    return value + z * first
+
+
+def tanh_gelu_bend(z: Tensor) -> Tensor:
+    """d^2 (z·gate) / d z^2."""
+    _, first, second = gate(z)
+    return 2 * first + z * second
+
+
 curve(
     "Exp",
     Curve(plain(torch.exp), plain(torch.exp), plain(torch.exp), everywhere),
@@ -210,6 +244,19 @@ curve(
         scale=1.0,
     ),
     Deviation(relative=2.0**-20, absolute=2e-6),
+)
+curve(
+    "GeluTanh",
+    Curve(
+        plain(lambda z: z * gate(z)[0]),
+        plain(tanh_gelu_slope),
+        plain(tanh_gelu_bend),
+        plain(lambda z: z.abs() < TANH_GELU_KNOT),
+        knots=lambda node, x: clamped(x, -TANH_GELU_KNOT, TANH_GELU_KNOT),
+        turns=lambda node, x: clamped(x, TANH_GELU_TURN),
+        scale=1.0,
+    ),
+    Deviation(relative=2.0**-20, absolute=2.5e-6, domain=lambda _node, x: x.magnitude() < CUBED),
 )
 curve("Sin", wave(0.0), Deviation(relative=0.0, absolute=2.5e-7, domain=near))
 curve("Cos", wave(math.pi / 2), Deviation(relative=0.0, absolute=2.5e-7, domain=near))

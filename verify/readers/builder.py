@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 import verify.ops  # noqa: F401  (fills the operator table)
 from verify.errors import ModelError
-from verify.graph.ir import Graph, Node
+from verify.graph.ir import Graph, Node, Program
 from verify.ops.registry import lookup
 
 
@@ -38,6 +39,7 @@ class GraphBuilder:
         tensors: Mapping[str, Tensor] | None = None,
         settings: Mapping[str, tuple[int, ...]] | None = None,
         shape: tuple[int, ...] | None = None,
+        program: Program | None = None,
     ) -> str:
         """Append a node; names already taken get a suffix.
 
@@ -48,6 +50,7 @@ class GraphBuilder:
             tensors: constants.
             settings: integer attributes.
             shape: of the output, needed for Reshape; found by a trial run for others.
+            program: of a Program node.
 
         Raises:
             ModelError: if the operator cannot be applied to its inputs' shapes.
@@ -60,7 +63,16 @@ class GraphBuilder:
             for key, value in (tensors or {}).items()
         }
         input_shapes = tuple(self.shape(i) for i in inputs)
-        node = Node(unique, op, inputs, shape or (), input_shapes, constants, dict(settings or {}))
+        node = Node(
+            unique,
+            op,
+            inputs,
+            shape or (),
+            input_shapes,
+            constants,
+            dict(settings or {}),
+            program,
+        )
         if shape is None:
             zeros = [torch.zeros(1, *s, dtype=torch.float64) for s in input_shapes]
             try:
@@ -69,7 +81,7 @@ class GraphBuilder:
                 raise ModelError(
                     f"node {name!r} ({op}) does not accept inputs of shapes {input_shapes}: {error}"
                 ) from error
-            node = Node(unique, op, inputs, found, input_shapes, constants, dict(settings or {}))
+            node = replace(node, shape=found)
         self.nodes[unique] = node
         return unique
 

@@ -24,19 +24,19 @@ from verify.readers import (  # noqa: F401  (each fills the table of operators)
     onnx_elementwise,
     onnx_fold,
     onnx_movement,
+    onnx_norm,
     onnx_pool,
     onnx_product,
     onnx_resize,
     onnx_shapes,
     onnx_smooth,
 )
-from verify.readers.onnx_file import ModelFile, array_of, read_model_file
+from verify.readers.onnx_file import ModelFile, array_of, read_model_file, refuse_nonfinite
 from verify.readers.onnx_importer import (
     MAX_ENTRIES,
     Importer,
     Variable,
     leads_with_batch,
-    refuse_nonfinite,
 )
 from verify.readers.onnx_node import STANDARD_DOMAINS, wrap
 

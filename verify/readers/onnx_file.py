@@ -203,3 +203,17 @@ def array_of(tensor: TensorProto) -> np.ndarray:
             f"tensor {tensor.name!r} of shape {list(tensor.dims)} and element type "
             f"{tensor.data_type} cannot be read: {error}. Export the model again."
         ) from error
+
+
+def refuse_nonfinite(array: np.ndarray, name: str, where: str, *, nan_only: bool = False) -> None:
+    """Raise ModelError naming the first entry that is NaN (or infinite)."""
+    if array.dtype.kind != "f":
+        return
+    bad = np.isnan(array) if nan_only else ~np.isfinite(array)
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ModelError(
+            f"tensor {name!r} of {where} holds {array[index]} at index {list(index)} "
+            f"({int(bad.sum())} of {array.size} entries are not finite); expected finite numbers. "
+            "The training diverged or the file is damaged; export the model again."
+        )

@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.errors import ModelError
+from verify.graph.ir import Program
 from verify.readers.builder import GraphBuilder
+from verify.readers.onnx_deferred import Counted, read_counted
+from verify.readers.onnx_file import refuse_nonfinite
 from verify.readers.onnx_node import OnnxNode
 
 MAX_ENTRIES = 2**24
@@ -84,6 +86,8 @@ class Importer:
         entries: of all constants so far.
         left_out: outputs that no reader provides (a Dropout's mask), and which node they are of.
         tails: softmaxes that were left out, by the graph's node that stands for their output.
+        counted: what depends on whole numbers alone.
+        may_be_empty: whether tensors without entries are read, too.
     """
 
     def __init__(
@@ -96,6 +100,8 @@ class Importer:
         self.entries = 0
         self.left_out: dict[str, str] = {}
         self.tails: dict[str, OnnxNode] = {}
+        self.counted = Counted()
+        self.may_be_empty = False
         self.input = Variable(input_name, shape, leads_with_batch(shape))
         self.builder = GraphBuilder(input_name, shape[1:] if batch else shape)
         self.values: dict[str, Value] = {input_name: self.input}
@@ -200,7 +206,7 @@ class Importer:
 
     def guard(self, node: OnnxNode, shape: tuple[int, ...] | torch.Size) -> None:
         """Raise if a tensor of this shape is empty or too large to hold."""
-        if any(d < 1 for d in shape):
+        if any(d < 1 for d in shape) and not self.may_be_empty:
             raise node.invalid(f"it produces an empty tensor, shape {tuple(shape)}")
         if prod(shape) > MAX_ENTRIES:
             raise node.invalid(
@@ -225,6 +231,7 @@ class Importer:
         inner: tuple[int, ...] | None = None,
         step: str = "",
         output: int = 0,
+        program: Program | None = None,
     ) -> Variable:
         """Add a node to the graph.
 
@@ -238,6 +245,7 @@ class Importer:
             inner: the shape without batch axis, only for Reshape.
             step: set for intermediate results, which get a name of their own.
             output: which output of the node is being produced.
+            program: of a Program node.
         """
         name = node.outputs[output] or f"{node.name}/output{output}"
         self.count(node, sum(t.numel() for t in (tensors or {}).values()))
@@ -249,6 +257,7 @@ class Importer:
             tensors=tensors,
             settings=settings,
             shape=inner,
+            program=program,
         )
         shape = self.builder.shape(added)
         if shape == (1,) and all(v.shape == () for v in inputs):
@@ -373,7 +382,7 @@ class Importer:
         reader = READERS.get(node.op)
         if reader is None:
             raise node.unsupported(f"there is no sound rule for the operator {node.op!r}")
-        results = reader(self, node)
+        results = read_counted(self, node, reader)
         for name in filter(None, node.outputs):
             if name in self.values or name in self.left_out or node.outputs.count(name) > 1:
                 raise node.invalid(f"the name {name!r} is produced twice")
@@ -383,17 +392,3 @@ class Importer:
             if name:
                 self.values[name] = result
         self.left_out.update((name, node.where) for name in node.outputs[len(results) :] if name)
-
-
-def refuse_nonfinite(array: np.ndarray, name: str, where: str, *, nan_only: bool = False) -> None:
-    """Raise ModelError naming the first entry that is NaN (or infinite)."""
-    if array.dtype.kind != "f":
-        return
-    bad = np.isnan(array) if nan_only else ~np.isfinite(array)
-    if bad.any():
-        index = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ModelError(
-            f"tensor {name!r} of {where} holds {array[index]} at index {list(index)} "
-            f"({int(bad.sum())} of {array.size} entries are not finite); expected finite numbers. "
-            "The training diverged or the file is damaged; export the model again."
-        )

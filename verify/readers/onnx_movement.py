@@ -215,3 +215,23 @@ def read_expand(importer: Importer, node: OnnxNode) -> list[Value]:
     if isinstance(value, np.ndarray):
         return [np.broadcast_to(value, shape)]
     return [meets(importer, node, value, shape, "expand")]
+
+
+@reads("ScatterND")
+def read_scatter(importer: Importer, node: OnnxNode) -> list[Value]:
+    """Entries of a constant overwritten at places that are constant, too."""
+    data, index, fresh = (importer.constant(node, i) for i in range(3))
+    if node.text("reduction", "none") != "none":
+        raise node.unsupported("a reduction of entries that meet")
+    depth = index.shape[-1] if index.ndim else 0
+    if not 0 < depth <= data.ndim or index.dtype.kind not in "iu":
+        raise node.invalid(f"indices of shape {index.shape} into {data.shape}")
+    ends = np.asarray(data.shape[:depth])
+    if index.size and not bool(((index >= -ends) & (index < ends)).all()):
+        raise node.invalid(f"an index leaves a tensor of shape {data.shape}")
+    wanted = (*index.shape[:-1], *data.shape[depth:])
+    if fresh.shape != wanted:
+        raise node.invalid(f"updates of shape {fresh.shape}, expected {wanted}")
+    result = data.copy()
+    result[tuple(np.moveaxis(index, -1, 0))] = fresh
+    return [result]

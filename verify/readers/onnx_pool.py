@@ -137,6 +137,7 @@ def reduced(
     *,
     mean: bool,
     keep: bool,
+    step: str = "",
 ) -> Variable:
     """Sum or mean over axes of the file's tensor, other than its batch axis."""
     terms = prod(value.shape[axis] for axis in axes)
@@ -148,7 +149,7 @@ def reduced(
     if len(inner) == len(value.inner):
         # All of it: a graph's node has at least one axis.
         count = prod(value.inner)
-        value = importer.viewed(node, value, (1, count), batch=False, step="row")
+        value = importer.viewed(node, value, (1, count), batch=False, step=f"{step}row")
         inner = (1,)
     result = importer.emit(
         "Reduce",
@@ -157,5 +158,6 @@ def reduced(
         batch=value.batch,
         tensors={"scale": scale},
         settings={"axes": inner},
+        step=step,
     )
-    return importer.reshape(node, result, shape, step="shape")
+    return importer.reshape(node, result, shape, step=f"{step}shape")

@@ -116,6 +116,9 @@ CASTS = {1: np.float32, DOUBLE: np.float64}
 WHOLE = (6, 7)
 """int32 and int64, to which it may be cast as well; decimals are cut off."""
 
+BOOL = 9
+"""To which it may be cast as 0 or 1."""
+
 INTEGER_CASTS = {2: np.uint8, 3: np.int8, 5: np.int16, 6: np.int32, 7: np.int64, 9: np.bool_}
 
 
@@ -127,6 +130,8 @@ def read_cast(importer: Importer, node: OnnxNode) -> list[Value]:
     if isinstance(value, Variable):
         if target in WHOLE:
             return [importer.emit("Trunc", (value,), node, batch=value.batch)]
+        if target == BOOL:
+            return [truth(importer, node, value)]
         if target not in CASTS:
             raise node.unsupported(f"a cast of a computed tensor to element type {target}")
         importer.double |= target == DOUBLE
@@ -149,3 +154,13 @@ def read_cast_like(importer: Importer, node: OnnxNode) -> list[Value]:
     if isinstance(value, Variable) or isinstance(like, Variable):
         raise node.unsupported("only constants can be cast like one another")
     return [value.astype(like.dtype)]
+
+
+def truth(importer: Importer, node: OnnxNode, value: Variable) -> Variable:
+    """0 where the value is 0, else 1."""
+    zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    tensors = {"level": zero}
+    none = importer.emit(
+        "Level", (value,), node, batch=value.batch, tensors=tensors, step="is_zero"
+    )
+    return importer.scale_shift(node, none, -one, one)

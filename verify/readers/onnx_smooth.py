@@ -11,6 +11,7 @@ from verify.readers.onnx_broadcast import add_variables
 from verify.readers.onnx_fold import FOLDS, fold
 from verify.readers.onnx_importer import Importer, Value, Variable, reads
 from verify.readers.onnx_node import OnnxNode
+from verify.readers.onnx_norm import log_softmax
 from verify.readers.onnx_product import product
 
 ONE = torch.ones((), dtype=torch.float64)
@@ -42,11 +43,13 @@ def read_function(importer: Importer, node: OnnxNode) -> list[Value]:
 
 @reads("Gelu")
 def read_gelu(importer: Importer, node: OnnxNode) -> list[Value]:
-    """x·Phi(x); the approximation by tanh is another function."""
-    if node.text("approximate", "none") != "none":
-        raise node.unsupported("the approximation by tanh")
+    """x·Phi(x), or its approximation by tanh, which is a function of its own."""
+    kinds = {"none": "Gelu", "tanh": "GeluTanh"}
+    kind = node.text("approximate", "none")
+    if kind not in kinds:
+        raise node.unsupported(f"the approximation {kind!r}")
     value = importer.variable(node, 0)
-    return [importer.emit("Gelu", (value,), node, batch=value.batch)]
+    return [importer.emit(kinds[kind], (value,), node, batch=value.batch)]
 
 
 @reads("HardSwish")
@@ -94,7 +97,7 @@ def read_softmax(importer: Importer, node: OnnxNode) -> list[Value]:
         importer.tails[value.name] = node
         return [found]
     if node.op == "LogSoftmax":
-        raise node.unsupported("inside a network; only its last node may be a LogSoftmax")
+        return [log_softmax(importer, node, value, axis)]
     return [softmax(importer, node, value, axis)]
 
 
@@ -120,12 +123,11 @@ def softmax(importer: Importer, node: OnnxNode, value: Variable, axis: int) -> V
 
 def settled(importer: Importer, reader: OnnxNode, value: Variable) -> Variable:
     """A softmax that was left out, put in after all, because something reads it."""
-    if value.tail != "Softmax":
-        raise reader.unsupported(
-            f"it reads the output of a {value.tail}, which is only supported at the very end"
-        )
     plain = replace(value, tail=None)
     node = importer.tails[value.name]
     flat = importer.viewed(reader, plain, (math.prod(value.shape),), batch=False, step="classes")
+    if value.tail == "LogSoftmax":
+        result = log_softmax(importer, node, flat, 0)
+        return importer.viewed(reader, result, value.shape, batch=value.batch, step="shape")
     result = importer.emit("Softmax", (flat,), node, batch=False, step="softmax")
     return importer.viewed(reader, result, value.shape, batch=value.batch, step="shape")

@@ -28,10 +28,9 @@ def read_function(call: Call) -> Value:
 
 @reads("aten.gelu")
 def read_gelu(call: Call) -> Value:
-    """x·Phi(x); the approximation by tanh is another function."""
-    if call.arguments.get("approximate", "none") != "none":
-        raise call.unsupported("the approximation by tanh")
-    return call.emit("Gelu", (call.variable("self"),))
+    """x·Phi(x), or its approximation by tanh, which is a function of its own."""
+    exact = call.arguments.get("approximate", "none") == "none"
+    return call.emit("Gelu" if exact else "GeluTanh", (call.variable("self"),))
 
 
 @reads("aten.square", "aten.pow")

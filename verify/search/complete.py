@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from verify.bounders.alpha_crown import AlphaCrown
@@ -17,8 +18,10 @@ from verify.graph.ir import Graph
 from verify.protocols import Bounder
 from verify.search.choosing import is_few, plan, splits_neurons
 from verify.search.outcome import Outcome, Refuter, Watcher
+from verify.search.replaying import MOST_REPLAYED
 from verify.search.rooting import Open, narrowed, opened
 from verify.search.stating import refuse_misfit, searchable
+from verify.search.whole_inputs import in_whole_parts
 from verify.values.budget import LEAST_SHARE, Budget
 from verify.values.property import Case, Property
 from verify.values.result import StopReason, Verdict
@@ -127,6 +130,24 @@ class Course:
         """Decided by a witness."""
         return self.decision(Verdict.FALSIFIED, method, case=number, witness=witness)
 
+    def try_parts(self) -> Decision | None:
+        """Run the middle of every part of a case that whole inputs divide: often all there is."""
+        if len(self.left) < 2 or len({entry.number for entry in self.left}) == len(self.left):
+            return None
+        self.say(f"whole inputs divide it into {len(self.left)} parts")
+        for number in sorted({entry.number for entry in self.left}):
+            parts = [entry.case for entry in self.left if entry.number == number]
+            refute = self.refuter_for(number, parts[0])
+            for i in range(0, len(parts), MOST_REPLAYED):
+                some = parts[i : i + MOST_REPLAYED]
+                if time.monotonic() > self.budget.deadline:
+                    return None
+                middles = torch.stack([case.lower / 2 + case.upper / 2 for case in some])
+                found = refute.check(middles.to(torch.float32))
+                if found is not None:
+                    return self.falsified(number, found, "attack")
+        return None
+
     def attack(self, cases: list[Open], effort: float) -> Decision | None:
         """Look for a counterexample in the cases, the least proved first."""
         for entry in sorted(cases, key=lambda e: e.bound)[:MOST_ATTACKED]:
@@ -177,6 +198,11 @@ def decided(course: Course, stated: Property) -> Decision:
         return course.decision(Verdict.VERIFIED, "empty", bound=math.inf)
     course.graph, cases = searchable(course.graph, stated)
     course.left = left = opened(stated.cases if cases is None else cases)
+    if cases is not None and not stated.mixed:
+        course.left = left = in_whole_parts(course.graph, left)
+        found = course.try_parts()
+        if found is not None:
+            return found
     free = [entry for entry in left if any(not len(c) for c in entry.case.clauses)]
     if free:
         return without_output(course, free)
