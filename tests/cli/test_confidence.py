@@ -156,10 +156,10 @@ def test_an_attack_beyond_the_bounds_stops_loudly(
     tmp_path: Path, verify: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bounds that are too narrow are found out by what was attained; nothing is printed of them."""
-    from verify.cli import assuring
+    from verify.cli import judging
     from verify.values.bounds import Bounds
 
-    everything = assuring.certify_scores
+    everything = judging.certify_scores
 
     def narrow(*arguments: object, **settings: object) -> object:
         found = everything(*arguments, **settings)
@@ -167,7 +167,7 @@ def test_an_attack_beyond_the_bounds_stops_loudly(
         object.__setattr__(found.scores, "confidence", Bounds(bounds.upper, bounds.upper))
         return found
 
-    monkeypatch.setattr(assuring, "certify_scores", narrow)
+    monkeypatch.setattr(judging, "certify_scores", narrow)
     path = write_identity(tmp_path, [[0.8, 0.2]], [0])
     done = verify("confidence", path, "--eps", "0.1", *QUICK)
     assert done.code == 70

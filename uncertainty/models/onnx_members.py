@@ -83,12 +83,20 @@ class OnnxDropout(Posterior):
         self.passes, self.likelihood, self.seed = passes, likelihood, seed
 
     def member_outputs(self, x: ArrayLike | Tensor) -> Tensor:
-        """Outputs of every pass, shape (passes, N, O)."""
-        passes = [
+        """Outputs of every pass, shape (passes, N, O).
+
+        Raises:
+            UncertaintyInputError: if no two passes differ.
+        """
+        return refuse_no_spread(self.first_outputs(x, self.passes))
+
+    def first_outputs(self, x: ArrayLike | Tensor, passes: int) -> Tensor:
+        """Outputs of the first passes, shape (passes, N, O), though they may all be the same."""
+        found = [
             flat(self.network.run(x, seed=derived_seed(self.seed, "pass", t))[0])
-            for t in range(self.passes)
+            for t in range(passes)
         ]
-        return refuse_no_spread(torch.from_numpy(np.stack(passes)))
+        return torch.from_numpy(np.stack(found))
 
 
 def flat(outputs: np.ndarray) -> np.ndarray:

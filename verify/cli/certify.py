@@ -101,7 +101,7 @@ def certify(
     if confidence:
         from verify.cli.confidence import certify_confidence
 
-        return certify_confidence(model, eps, data, bounds, attacks, output)
+        return certify_confidence(model, eps, data, bounds, attacks, output, runs)
     show, arguments = presenter(output), bound_arguments(bounds)
     falsifier_of(attacks, None)  # a misspelt attack is refused before the model is read
     session = open_session(model, data, parsing.radius(eps))

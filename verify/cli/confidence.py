@@ -13,6 +13,7 @@ from verify.cli.options import (
     Model,
     OutputOptions,
     Radius,
+    RunOptions,
 )
 
 PANEL, ATTACK = "Confidence", "Attack"
@@ -116,6 +117,7 @@ def confidence(
     bounds: BoundOptions,
     push: PushOptions,
     output: OutputOptions,
+    runs: RunOptions,
 ) -> int:
     """Bound what the model says of its own certainty, everywhere within --eps.
 
@@ -136,7 +138,7 @@ def confidence(
     from verify.cli.assuring import assure
     from verify.cli.presenting import presenter
 
-    return assure(model, eps, data, wanted, bounds, push, presenter(output))
+    return assure(model, eps, data, wanted, bounds, push, runs, presenter(output))
 
 
 def certify_confidence(
@@ -146,6 +148,7 @@ def certify_confidence(
     bounds: BoundOptions,
     attacks: AttackOptions,
     output: OutputOptions,
+    runs: RunOptions,
 ) -> int:
     """`verify certify --confidence`: the same, with defaults for what `certify` has no option for.
 
@@ -164,4 +167,4 @@ def certify_confidence(
     steps = usual.attack_steps if attacks.attack_steps is None else attacks.attack_steps
     restarts = usual.restarts if attacks.restarts is None else attacks.restarts
     push = PushOptions(0 if name == "none" else steps, restarts, attacks.seed)
-    return confidence(model, eps, data, ConfidenceOptions(), bounds, push, output)
+    return confidence(model, eps, data, ConfidenceOptions(), bounds, push, output, runs)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from verify.cli.options import DataOptions, Model, OutputOptions
+from verify.cli.options import DataOptions, Model, OutputOptions, RunOptions
 
 CRITERIA_PANEL, BEYOND = "Criteria", "Beyond the test set"
 CRITERION_NAMES = "nc, kmnc, nbc, snac, tknc, tknp, nlc, ssc, vsc, lsc, dsc, idc"
@@ -148,6 +148,7 @@ def coverage(
     count: CoverageOptions,
     beyond: BeyondOptions,
     output: OutputOptions,
+    runs: RunOptions,
 ) -> int:
     """Measure which neurons a test set exercises, and prove which no input can.
 
@@ -164,4 +165,4 @@ def coverage(
     from verify.cli.covering import cover
     from verify.cli.presenting import presenter
 
-    return cover(model, data, count, beyond, presenter(output))
+    return cover(model, data, count, beyond, runs, presenter(output))

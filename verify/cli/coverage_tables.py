@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from verify.cli.coverage import BeyondOptions, CoverageOptions
 from verify.cli.presenting import Presenter
-from verify.cli.session import Session, stamp
 from verify.coverage import Measured
 from verify.coverage.records import LayerShare
+from verify.report import Record
 from verify.report.coverage_plots import CoverageRow, plot_coverage
 
 Row = dict[str, object]
@@ -34,23 +32,13 @@ def told(measured: Measured) -> dict[str, object]:
 
 def publish(
     show: Presenter,
-    session: Session,
+    record: Record,
     rows: list[Row],
     summary: dict[str, object],
-    options: tuple[CoverageOptions, BeyondOptions],
     found: Mapping[str, Measured],
 ) -> None:
     """The record to files, the table and the remarks to people."""
-    settings = {
-        **session.settings,
-        **{
-            key: str(value) if isinstance(value, Path) else value
-            for part in options
-            for key, value in dataclasses.asdict(part).items()
-        },
-    }
-    indexed = [{"index": i, **row} for i, row in enumerate(rows)]
-    show.write(show.record("coverage", stamp(session), settings, indexed, summary))
+    show.write(record)
     if not show.options.quiet:
         show.console.print(table_of(rows))
     lines = [f"{name}: {text_of(measured.total)}" for name, measured in found.items()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from verify.cli import parsing
 from verify.cli.coverage import BeyondOptions, CoverageOptions
 from verify.cli.coverage_beyond import Beyond, add_beyond, look_beyond
 from verify.cli.coverage_tables import FINDING, Row, draw, publish, told
-from verify.cli.options import DataOptions
+from verify.cli.gathering import Gathered, digest, gather_job, joined
+from verify.cli.options import DataOptions, RunOptions
 from verify.cli.presenting import Presenter
+from verify.cli.running import Running
 from verify.cli.session import Session, open_session
-from verify.coverage import MaskRecord, layers_of, measure
+from verify.coverage import MaskRecord, Measured, layers_of
 from verify.coverage.generating import Generated, Mutations, generate
 from verify.coverage.records import CoverageRecord
 from verify.coverage.reference import Reference
@@ -38,6 +40,7 @@ def cover(
     data: DataOptions,
     count: CoverageOptions,
     beyond: BeyondOptions,
+    runs: RunOptions,
     show: Presenter,
 ) -> int:
     """Do what `verify coverage` says; the exit code.
@@ -74,35 +77,66 @@ def cover(
         return {entry.name: entry.make(reference, settings) for entry in criteria}
 
     records = empty()
-    found = measure(graph, tested.x, watched, records)
+    sets = {"tested": tested.x}
+    if count.against is not None:
+        sets["against"] = other_inputs(session, data, count.against)
+    options = settings_of(session, (count, beyond), training)
+    job = gather_job(session, options, graph, watched, records, sets)
+    with Running(runs, job, show) as running:
+        done = running.collect()
+        found = joined(done.results, records, "tested")
+        second = joined(done.results, empty(), "against") if count.against is not None else {}
+        rows, summary = told_of(found, done.results)
+        learnt = made_up = None
+        if not done.interrupted and not running.lost:
+            if beyond.reachable is not None:
+                learnt = look_beyond(session, layers, records, tested.x, beyond.reachable)
+                add_beyond(rows, learnt, summary)
+            if second:
+                summary["against"] = compared(records, {k: m.record for k, m in second.items()})
+            made_up = generated(session, records, tested, beyond, mutations, summary)
+        summary |= {"interrupted": done.interrupted, **running.summary()}
+        indexed = [{"index": i, **row} for i, row in enumerate(rows)]
+        record = show.record("coverage", job.stamp, options, indexed, summary)
+        running.conclude(record, rows=True)
+    if beyond.save is not None:
+        save(beyond.save, learnt, made_up, tested, graph.input.shape)
+    publish(show, record, rows, summary, found)
+    if beyond.plot is not None and done.results:
+        draw(beyond.plot, rows, found, model)
+        show.say([f"drawn: {beyond.plot}"])
+    wrong = made_up is not None and bool(made_up.wrong.any())
+    return running.exit_code(done, MISCLASSIFIED if wrong else 0)
+
+
+def told_of(
+    found: Mapping[str, Measured], parts: Sequence[Gathered]
+) -> tuple[list[Row], dict[str, object]]:
+    """Rows by criterion and layer, and the summary, of what came."""
     rows: list[Row] = [
         {"criterion": name, "layer": part.layer, **dataclasses.asdict(part), "share": part.share}
         for name, measured in found.items()
         for part in measured.layers
     ]
     summary: dict[str, object] = {
-        "inputs": len(tested.x),
+        "inputs": sum(part.batch.count for part in parts if part.batch.set == "tested"),
         "criteria": {name: told(measured) for name, measured in found.items()},
         "curves": {name: measured.curve for name, measured in found.items()},
         "finding": FINDING,
     }
-    learnt = None
-    if beyond.reachable is not None:
-        learnt = look_beyond(session, layers, records, tested.x, beyond.reachable)
-        add_beyond(rows, learnt, summary)
-    if count.against is not None:
-        other = other_inputs(session, data, count.against)
-        second = empty()
-        measure(graph, other, watched, second)
-        summary["against"] = compared(records, second)
-    made_up = generated(session, records, tested, beyond, mutations, summary)
-    if beyond.save is not None:
-        save(beyond.save, learnt, made_up, tested, graph.input.shape)
-    publish(show, session, rows, summary, (count, beyond), found)
-    if beyond.plot is not None:
-        draw(beyond.plot, rows, found, model)
-        show.say([f"drawn: {beyond.plot}"])
-    return MISCLASSIFIED if made_up is not None and bool(made_up.wrong.any()) else 0
+    return rows, summary
+
+
+def settings_of(
+    session: Session, options: tuple[CoverageOptions, BeyondOptions], training: Tensor
+) -> dict[str, object]:
+    """For the record: all that decides the outcome, the profile by its content."""
+    given = {
+        key: str(value) if isinstance(value, Path) else value
+        for part in options
+        for key, value in dataclasses.asdict(part).items()
+    }
+    return {**session.settings, **given, "profile_sha256": digest(training)}
 
 
 def outputs_of(session: Session, listed: str) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +19,30 @@ from uncertainty.models import (
     OnnxEnsemble,
 )
 from uncertainty.predictions import CategoricalMixture, GaussianMixture
+from verify.cli.options import RunOptions
 from verify.cli.presenting import Presenter
-from verify.cli.sources import Inputs, SourceOptions, fixed_shape, read_inputs, refuse_softmax
+from verify.cli.running import Job, Running
+from verify.cli.sources import (
+    Inputs,
+    SourceOptions,
+    fixed_shape,
+    instances_from,
+    read_inputs,
+    refuse_softmax,
+)
 from verify.errors import DataError, SettingError
 from verify.readers.onnx_file import read_model_file
 from verify.report import ModelStamp
 from verify.report.pictures import Picture, plot_pictures
+from verify.report.records import plain_row
+from verify.runs.answers import Answer
+from verify.runs.engine import Solver
 
 TASKS = ("classes", "numbers")
+AT_ONCE = 128
+"""Inputs that are predicted together."""
+PROBED = 8
+"""Inputs on which two passes are compared before the work; they differ as a rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +76,116 @@ class Doubts:
     members: int
 
 
-def doubt(question: Question, options: SourceOptions, show: Presenter) -> int:
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """One input's result.
+
+    Attributes:
+        index: of the input in its source.
+        row: its fields in the record.
+    """
+
+    index: int
+    row: Mapping[str, Any]
+
+    def to_record(self) -> Mapping[str, Any]:
+        """The fields of the record schema."""
+        return self.row
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DoubtWork:
+    """`verify uncertainty`, some inputs at a time; a `verify.runs.engine.Work`.
+
+    Attributes:
+        names, files: of the models; their bytes.
+        x: what the models get, shape (n, *input).
+        indices, labels: of the inputs in their source; labels None without any.
+        task, passes, seed: as in `Question`.
+    """
+
+    names: tuple[str, ...]
+    files: tuple[bytes, ...]
+    x: NDArray[np.float32]
+    indices: tuple[int, ...]
+    labels: tuple[int, ...] | None
+    task: str
+    passes: int
+    seed: int
+
+    def posterior(self) -> OnnxEnsemble | OnnxDropout:
+        """The members.
+
+        Raises:
+            SettingError: if there is one file and it drops nothing.
+        """
+        likelihood = Categorical() if self.task == "classes" else HeteroscedasticGaussian()
+        if len(self.files) > 1:
+            ensemble = OnnxEnsemble(self.files, likelihood)
+            for network, name in zip(ensemble.networks, self.names, strict=True):
+                network.name = name
+            return ensemble
+        try:
+            return OnnxDropout(
+                self.files[0], passes=self.passes, likelihood=likelihood, seed=self.seed
+            )
+        except ValueError as error:
+            raise SettingError(f"{self.names[0]}: {error}") from error
+
+    def open(self) -> Solver:
+        """Read the models."""
+        return self.on(self.posterior())
+
+    def on(self, posterior: OnnxEnsemble | OnnxDropout) -> Solver:
+        """With models that are read already."""
+
+        def solve(positions: Sequence[int]) -> list[Answer]:
+            found = doubts_of(predicted(posterior, self.x[list(positions)]))
+            return [Answer(p, self.row(found, i, p)) for i, p in enumerate(positions)]
+
+        return solve
+
+    def row(self, found: Doubts, i: int, position: int) -> dict[str, object]:
+        """The fields of one input in the record."""
+        return plain_row(
+            {
+                "index": self.indices[position],
+                "label": None if self.labels is None else self.labels[position],
+                "predicted": found.predicted[i].item(),
+                "confidence": None if found.confidence is None else float(found.confidence[i]),
+                "total": float(found.total[i]),
+                "aleatoric": float(found.aleatoric[i]),
+                "epistemic": float(found.epistemic[i]),
+            }
+        )
+
+
+def predicted(
+    posterior: OnnxEnsemble | OnnxDropout, x: NDArray[np.float32]
+) -> CategoricalMixture | GaussianMixture:
+    """The predictive distribution; that passes differ on these few inputs is not asked for."""
+    if isinstance(posterior, OnnxDropout):
+        return posterior.likelihood.mixture(posterior.first_outputs(x, posterior.passes))
+    return posterior.predict_distribution(x)
+
+
+def probe(posterior: OnnxEnsemble | OnnxDropout, inputs: Inputs) -> None:
+    """Refuse what cannot be answered, before the work.
+
+    Raises:
+        InputError, UncertaintyInputError: if labels do not fit, or the members never differ.
+    """
+    mixture = predicted(posterior, inputs.x[:1].numpy())
+    doubts_of(mixture)
+    if isinstance(mixture, CategoricalMixture):
+        refuse_labels(inputs, mixture.log_probs.shape[-1])
+    if isinstance(posterior, OnnxDropout):
+        one, two = posterior.first_outputs(inputs.x[:PROBED], 2)
+        if bool((one == two).all()):
+            posterior.member_outputs(inputs.x)
+
+
+def doubt(question: Question, options: SourceOptions, runs: RunOptions, show: Presenter) -> int:
     """Answer, print, write, draw."""
     if question.task not in TASKS:
         raise SettingError(f"--task is {question.task!r}, expected {' or '.join(TASKS)}")
@@ -70,55 +197,71 @@ def doubt(question: Question, options: SourceOptions, show: Presenter) -> int:
     if question.task == "classes":
         for file, path in zip(files, question.models, strict=True):
             refuse_softmax(file.data, path)
-    likelihood = Categorical() if question.task == "classes" else HeteroscedasticGaussian()
-    posterior: OnnxEnsemble | OnnxDropout
-    if len(files) > 1:
-        ensemble = OnnxEnsemble([file.data for file in files], likelihood)
-        for network, path in zip(ensemble.networks, question.models, strict=True):
-            network.name = str(path)
-        posterior, shape = ensemble, ensemble.networks[0].input_shape
-        kind = f"an ensemble of {len(files)} files"
-    else:
-        try:
-            dropout = OnnxDropout(
-                files[0].data, passes=question.passes, likelihood=likelihood, seed=question.seed
-            )
-        except ValueError as error:
-            raise SettingError(f"{question.models[0]}: {error}") from error
-        posterior, shape = dropout, dropout.network.input_shape
-        kind = f"{question.passes} passes with dropout, seed {question.seed}"
-    inputs = read_inputs(
-        question.data, question.models[0], fixed_shape(question.models[0], shape), options
+    names, few = tuple(map(str, question.models)), len(files) == 1
+    work = DoubtWork(
+        names,
+        tuple(file.data for file in files),
+        np.zeros(0, dtype=np.float32),
+        (),
+        None,
+        question.task,
+        question.passes,
+        question.seed,
     )
-    mixture = posterior.predict_distribution(inputs.x)
-    found = doubts_of(mixture)
-    if isinstance(mixture, CategoricalMixture):
-        refuse_labels(inputs, mixture.log_probs.shape[-1])
-    order = np.argsort(-found.total, kind="stable")[: question.show]
+    posterior = work.posterior()
+    first = posterior.network if isinstance(posterior, OnnxDropout) else posterior.networks[0]
+    kind = f"an ensemble of {len(files)} files"
+    if few:
+        kind = f"{question.passes} passes with dropout, seed {question.seed}"
+    shape = fixed_shape(question.models[0], first.input_shape)
+    inputs = read_inputs(question.data, question.models[0], shape, options)
+    probe(posterior, inputs)
+    labels = inputs.data.labels
+    work = replace(
+        work,
+        x=inputs.x.numpy(),
+        indices=tuple(inputs.data.indices),
+        labels=None if labels is None else tuple(labels.tolist()),
+    )
     settings = {
         "models": [
-            {"path": str(path), "sha256": file.sha256}
-            for path, file in zip(question.models, files, strict=True)
+            {"path": name, "sha256": file.sha256} for name, file in zip(names, files, strict=True)
         ],
         "data": inputs.data.source,
         "task": question.task,
-        "members": found.members,
-        "passes": question.passes if len(files) == 1 else None,
-        "seed": question.seed if len(files) == 1 else None,
+        "members": question.passes if few else len(files),
+        "passes": question.passes if few else None,
+        "seed": question.seed if few else None,
         **options.settings(),
     }
-    stamp = ModelStamp(str(question.models[0]), files[0].sha256)
-    summary = summary_of(found, inputs)
-    record = show.record("uncertainty", stamp, settings, rows_of(found, inputs), summary)
-    show.write(record)
+    job = Job(
+        command="uncertainty",
+        settings=settings,
+        stamp=ModelStamp(names[0], files[0].sha256),
+        work=work,
+        here=lambda: work.on(posterior),
+        instances=lambda: instances_from(inputs),
+        indices=inputs.data.indices,
+        size=AT_ONCE,
+        back=lambda answer: Doubt(work.indices[answer.position], answer.record),
+        input_shape=tuple(inputs.data.x.shape[1:]),
+    )
+    with Running(runs, job, show) as running:
+        done = running.collect()
+        summary = {**summary_of(done.results), "interrupted": done.interrupted}
+        summary |= {"members": settings["members"], **running.summary()}
+        record = show.record("uncertainty", job.stamp, settings, done.results, summary)
+        show.write(running.conclude(record))
     show.say([f"{kind}; data: {inputs.data.source}, {len(inputs.x)} inputs", *inputs.data.notes])
-    if not show.options.quiet:
-        print_most(found, inputs, order, show)
-    show.console.print(Text(sentence(summary, question.task)), soft_wrap=True)
-    if question.plot is not None:
-        draw(found, inputs, order, question.plot, kind)
-        show.say([f"drawn: {question.plot}"])
-    return 0
+    if done.results:
+        order = sorted(done.results, key=lambda one: -one.row["total"])[: question.show]
+        if not show.options.quiet:
+            print_most(order, len(done.results), show)
+        show.console.print(Text(sentence(summary, question.task)), soft_wrap=True)
+        if question.plot is not None:
+            draw(order, inputs, question.plot, kind)
+            show.say([f"drawn: {question.plot}"])
+    return running.exit_code(done, 0)
 
 
 def refuse_labels(inputs: Inputs, classes: int) -> None:
@@ -152,36 +295,22 @@ def doubts_of(found: CategoricalMixture | GaussianMixture) -> Doubts:
     )
 
 
-def rows_of(found: Doubts, inputs: Inputs) -> list[dict[str, object]]:
-    """One row an input, for the record."""
-    labels = inputs.data.labels
-    return [
-        {
-            "index": index,
-            "label": None if labels is None else int(labels[i]),
-            "predicted": found.predicted[i].item(),
-            "confidence": None if found.confidence is None else float(found.confidence[i]),
-            "total": float(found.total[i]),
-            "aleatoric": float(found.aleatoric[i]),
-            "epistemic": float(found.epistemic[i]),
-        }
-        for i, index in enumerate(inputs.data.indices)
-    ]
-
-
-def summary_of(found: Doubts, inputs: Inputs) -> dict[str, object]:
+def summary_of(results: Sequence[Doubt]) -> dict[str, object]:
     """Means over the inputs, and the accuracy where there are labels."""
-    summary: dict[str, object] = {"members": found.members}
+    rows, summary = [one.row for one in results], dict[str, object]()
+    if not rows:
+        return summary
     for name in ("total", "aleatoric", "epistemic"):
-        values = getattr(found, name)
+        values = np.array([row[name] for row in rows])
         summary[f"{name}_mean"] = float(values.mean())
         summary[f"{name}_median"] = float(np.median(values))
-    if inputs.data.labels is not None and found.confidence is not None:
-        right = found.predicted == inputs.data.labels.numpy()
+    if rows[0]["label"] is not None and rows[0]["confidence"] is not None:
+        right = np.array([row["predicted"] == row["label"] for row in rows])
+        epistemic = np.array([row["epistemic"] for row in rows])
         summary["accuracy"] = float(right.mean())
-        for name, rows in (("right", right), ("wrong", ~right)):
+        for name, chosen in (("right", right), ("wrong", ~right)):
             summary[f"epistemic_mean_{name}"] = (
-                float(found.epistemic[rows].mean()) if rows.any() else None
+                float(epistemic[chosen].mean()) if chosen.any() else None
             )
     return summary
 
@@ -198,16 +327,17 @@ def sentence(summary: dict[str, object], task: str) -> str:
     return f"{line}; accuracy {100 * float(str(summary['accuracy'])):.2f}%"
 
 
-def print_most(
-    found: Doubts, inputs: Inputs, order: NDArray[np.signedinteger], show: Presenter
-) -> None:
+SHOWN = ("index", "label", "predicted", "confidence", "total", "aleatoric", "epistemic")
+
+
+def print_most(most: Sequence[Doubt], count: int, show: Presenter) -> None:
     """The most uncertain inputs as a table."""
-    table = Table(title=f"the {len(order)} most uncertain of {len(inputs.x)} inputs")
-    for heading in ("index", "label", "predicted", "confidence", "total", "aleatoric", "epistemic"):
+    table = Table(title=f"the {len(most)} most uncertain of {count} inputs")
+    for heading in SHOWN:
         table.add_column(heading, justify="right")
-    rows = rows_of(found, inputs)
-    for i in order:
-        table.add_row(*("-" if value is None else cell(value) for value in rows[i].values()))
+    for one in most:
+        values = [one.row[name] for name in SHOWN]
+        table.add_row(*("-" if value is None else cell(value) for value in values))
     show.console.print(table)
 
 
@@ -216,19 +346,17 @@ def cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def draw(
-    found: Doubts, inputs: Inputs, order: NDArray[np.signedinteger], path: Path, kind: str
-) -> None:
+def draw(most: Sequence[Doubt], inputs: Inputs, path: Path, kind: str) -> None:
     """The most uncertain inputs as pictures."""
-    rows = rows_of(found, inputs)
+    places = {index: i for i, index in enumerate(inputs.data.indices)}
     pictures = []
-    for i in order:
-        row = rows[i]
+    for one in most:
+        row = one.row
         true = "" if row["label"] is None else f", is {row['label']}"
-        says = row["predicted"] if found.confidence is not None else cell(row["predicted"])
+        says = row["predicted"] if row["confidence"] is not None else cell(row["predicted"])
         caption = (
-            f"#{row['index']}: says {says}{true}\ntotal {found.total[i]:.3g}\n"
-            f"data {found.aleatoric[i]:.3g} + model {found.epistemic[i]:.3g}"
+            f"#{one.index}: says {says}{true}\ntotal {row['total']:.3g}\n"
+            f"data {row['aleatoric']:.3g} + model {row['epistemic']:.3g}"
         )
-        pictures.append(Picture(inputs.data.x[i].numpy(), caption))
+        pictures.append(Picture(inputs.data.x[places[one.index]].numpy(), caption))
     plot_pictures(pictures, path, title=f"Most uncertain of {len(inputs.x)} inputs, {kind}")

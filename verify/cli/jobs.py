@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from verify.api import batch_size, granted
@@ -18,20 +20,20 @@ from verify.cli.working import (
     sent,
 )
 from verify.runs.identity import Instance
+from verify.values.question import Question
 from verify.values.result import Bracket, Result
 
 SEARCHED_AT_ONCE = 4
 """Inputs of one task where complete searches follow: whoever is quick waits for few others."""
 
 
-def instances_of(session: Session) -> list[Instance]:
-    """The inputs of a session, as a run tells them apart."""
-    asked = session.asked
+def instances_of(asked: Question, indices: Sequence[int]) -> list[Instance]:
+    """The inputs of a question, as a run tells them apart."""
     labels, eps = asked.labels.tolist(), asked.eps.tolist()
     rows = asked.x.numpy().astype("<f4", copy=False)
     return [
         Instance(index, labels[i], eps[i], np.ascontiguousarray(rows[i]).tobytes())
-        for i, index in enumerate(session.data.indices)
+        for i, index in enumerate(indices)
     ]
 
 
@@ -49,7 +51,7 @@ def input_job(
         stamp=stamp(session),
         work=work,
         here=lambda: work.on(session.network),
-        instances=lambda: instances_of(session),
+        instances=lambda: instances_of(session.asked, session.data.indices),
         indices=session.data.indices,
         size=size,
         back=work.result,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,19 @@ from attacks import SPATIAL_ATTACKS, SpatialResult, TransformBox, smallest_trans
 from attacks.spatial import SpatialSearch
 from verify.cli import parsing
 from verify.cli.attacking import NOTHING_FOUND
+from verify.cli.jobs import input_job
 from verify.cli.presenting import Presenter
+from verify.cli.running import Job
 from verify.cli.session import Session
+from verify.cli.working import InputWork, array_blob, array_of, sent
 from verify.errors import SettingError
+from verify.network import Network
 from verify.report.mosaics import MOST_IMAGES, Pair, plot_strip
+from verify.report.records import plain_row
 from verify.report.tables import MOST_ROWS
+from verify.runs.answers import Answer
 from verify.traverse import run
+from verify.values.question import Question
 from verify.values.result import StopReason, Verdict
 
 AT_ONCE = 16
@@ -77,6 +84,25 @@ class Move:
             "parameters": self.values,
             "share_attacked": self.share if found else None,
         }
+
+    @staticmethod
+    def from_record(row: Mapping[str, Any], image: Tensor) -> Move:
+        """The same that `to_record` was asked of."""
+        share = row["share_attacked"]
+        return Move(
+            index=row["index"],
+            label=row["label"],
+            predicted=row["predicted"],
+            became=row["became"],
+            verdict=Verdict(row["verdict"]),
+            margin=math.nan if row["margin"] is None else row["margin"],
+            values=dict(row["parameters"]),
+            share=math.nan if share is None else share,
+            method=row["method"],
+            seconds=row["seconds"],
+            reason=row["reason"],
+            image=image,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,39 +173,36 @@ class Moving:
             "identity": dict(zip(self.box.names, self.box.identity.tolist(), strict=True)),
         }
 
-    def each(self, session: Session) -> Iterator[list[Move]]:
-        """Results batch by batch; the model's own runtime decides."""
-        single = session.network.graph.to(torch.float32)
-        judge = session.network.judge
-        for rows in torch.arange(len(session.asked.x)).split(AT_ONCE):
-            started = time.monotonic()
-            asked = session.asked.take(rows)
-            x, labels = asked.x.to(torch.float32), asked.labels
+    def some(self, network: Network, asked: Question, indices: Sequence[int]) -> list[Move]:
+        """What becomes of a batch of inputs; the model's own runtime decides."""
+        started = time.monotonic()
+        single, judge = network.graph.to(torch.float32), network.judge
+        x, labels = asked.x.to(torch.float32), asked.labels
 
-            def confirmed(points: Tensor, of: Tensor, labels: Tensor = labels) -> Tensor:
-                return judge.misclassified(points, labels[of])
+        def confirmed(points: Tensor, of: Tensor) -> Tensor:
+            return judge.misclassified(points, labels[of])
 
-            result = self._attack(lambda z: run(single, z), x, labels, confirmed)
-            hit = result.found & judge.misclassified(result.image, labels)
-            became, predicted = judge.predict(result.image), judge.predict(x)
-            share = (time.monotonic() - started) / len(rows)
-            yield [
-                Move(
-                    index=session.data.indices[row],
-                    label=int(labels[i]),
-                    predicted=int(predicted[i]),
-                    became=int(became[i]),
-                    verdict=Verdict.FALSIFIED if hit[i] else Verdict.UNKNOWN,
-                    margin=float(result.margin[i]),
-                    values=dict(zip(self.box.names, result.values[i].tolist(), strict=True)),
-                    share=float(result.share[i]) if hit[i] else math.nan,
-                    method=result.attack[i] if hit[i] else "",
-                    seconds=share,
-                    reason="" if hit[i] else reason(doubtful=bool(result.found[i])),
-                    image=result.image[i],
-                )
-                for i, row in enumerate(rows.tolist())
-            ]
+        result = self._attack(lambda z: run(single, z), x, labels, confirmed)
+        hit = result.found & judge.misclassified(result.image, labels)
+        became, predicted = judge.predict(result.image), judge.predict(x)
+        share = (time.monotonic() - started) / len(indices)
+        return [
+            Move(
+                index=index,
+                label=int(labels[i]),
+                predicted=int(predicted[i]),
+                became=int(became[i]),
+                verdict=Verdict.FALSIFIED if hit[i] else Verdict.UNKNOWN,
+                margin=float(result.margin[i]),
+                values=dict(zip(self.box.names, result.values[i].tolist(), strict=True)),
+                share=float(result.share[i]) if hit[i] else math.nan,
+                method=result.attack[i] if hit[i] else "",
+                seconds=share,
+                reason="" if hit[i] else reason(doubtful=bool(result.found[i])),
+                image=result.image[i],
+            )
+            for i, index in enumerate(indices)
+        ]
 
     def _attack(self, model: Any, x: Tensor, labels: Tensor, judge: Any) -> SpatialResult:
         if not self.smallest:
@@ -189,6 +212,33 @@ class Moving:
         return smallest_transformation(
             model, x, labels, self.box, shape=self.shape, judge=judge, search=search
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MovingWork(InputWork[Move]):
+    """`verify spatial`, some images at a time."""
+
+    moving: Moving
+
+    def results(self, network: Network, few: Question, indices: list[int]) -> list[Move]:
+        """One batch."""
+        return self.moving.some(network, few, indices)
+
+    def answer(self, position: int, result: Move) -> Answer:
+        """The transformed image beside its row; a counterexample if it is one."""
+        name = "witness" if result.verdict is Verdict.FALSIFIED else "image"
+        return Answer(position, plain_row(result), {name: array_blob(result.image)})
+
+    def result(self, answer: Answer) -> Move:
+        """The move that `answer` was given."""
+        blob = answer.blobs.get("witness") or answer.blobs["image"]
+        return Move.from_record(answer.record, array_of(blob))
+
+
+def spatial_job(session: Session, moving: Moving) -> Job[Move]:
+    """That of `verify spatial`."""
+    settings = {**session.settings, **moving.settings()}
+    return input_job("spatial", session, settings, MovingWork(*sent(session), moving), AT_ONCE)
 
 
 def reason(*, doubtful: bool) -> str:

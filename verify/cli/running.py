@@ -13,8 +13,8 @@ from verify.cli.given import given_arguments
 from verify.cli.options import RunOptions
 from verify.cli.presenting import Collected, Presenter
 from verify.errors import SettingError
-from verify.report import ModelStamp
-from verify.report.records import plain_settings
+from verify.report import ModelStamp, Record
+from verify.report.records import make_record, plain_settings
 from verify.runs.answers import Answer, Blob
 from verify.runs.engine import Alone, Crew, Lost, Solver, Work, answered, tasks_of
 from verify.runs.folder import open_run, runs_folder
@@ -224,6 +224,25 @@ class Running(Generic[Item]):
                 "a smaller --batch and the same command again"
             )
         return done
+
+    def conclude(self, record: Record, *, rows: bool = False) -> Record:
+        """Keep in the run what a finished command says of all results together.
+
+        Args:
+            record: of the command.
+            rows: whether its results are others than those that were stored one by one.
+
+        Returns:
+            The record.
+        """
+        if self.store is not None and not self.lost and self.outcome is None:
+            counted = make_record("", record.results, settings={}, model=ModelStamp(None, None))
+            own = {*counted.summary, *self.summary()}
+            summary = {key: value for key, value in record.summary.items() if key not in own}
+            told = {"results": [dict(row) for row in record.results]} if rows else {}
+            if {"summary": summary, **told} != self.store.conclusion():
+                self.store.conclude({"summary": summary, **told})
+        return record
 
     def shelf(self) -> StoreShelf | None:
         """Where certificates are kept beside the results, if anything is."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from verify.readers.datasets import Dataset
+    from verify.runs.identity import Instance
 
 PANEL = "Data"
 
@@ -124,6 +125,25 @@ def read_inputs(
     if not len(data.x):
         raise DataError(f"{data.source} has no rows; choose others")
     return Inputs(data, normalised(data.x, shape, options))
+
+
+def instances_from(inputs: Inputs) -> list[Instance]:
+    """The inputs of a source, as a run tells them apart."""
+    import numpy as np
+
+    from verify.runs.identity import Instance
+
+    labels = inputs.data.labels
+    rows = inputs.data.x.numpy().astype("<f4", copy=False)
+    return [
+        Instance(
+            index,
+            None if labels is None else int(labels[i]),
+            None,
+            np.ascontiguousarray(rows[i]).tobytes(),
+        )
+        for i, index in enumerate(inputs.data.indices)
+    ]
 
 
 def normalised(x: Tensor, shape: tuple[int, ...], options: SourceOptions) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from verify.cli.options import ATTACK, DataOptions, Model, OutputOptions
+from verify.cli.options import ATTACK, DataOptions, Model, OutputOptions, RunOptions
 
 FOUND = 1
 Transform = Annotated[
@@ -82,6 +82,7 @@ def spatial(
     transform: Transform,
     data: DataOptions,
     output: OutputOptions,
+    runs: RunOptions,
     image_shape: ImageShape = None,
     search: Search = "auto",
     smallest: Smallest = False,
@@ -106,8 +107,9 @@ def spatial(
     """
     # Not before: `verify --help` need not wait for torch.
     from verify.cli.drawing import drawable
-    from verify.cli.moving import Moving, draw, print_moves
+    from verify.cli.moving import Moving, draw, print_moves, spatial_job
     from verify.cli.presenting import presenter
+    from verify.cli.running import Running
     from verify.cli.session import open_session, stamp
     from verify.errors import SettingError
     from verify.values.result import Verdict
@@ -120,22 +122,23 @@ def spatial(
     session = open_session(model, data, 0.0)
     moving = moving.fitted(session, image_shape, clip=clip)
     show.say([*session.notes, *moving.notes])
-    done = show.collect(moving.each(session), len(session.asked.x), "spatial")
-    found = [move for move in done.results if move.verdict is Verdict.FALSIFIED]
-    count = len(done.results)
-    clean = sum(move.label == move.predicted for move in done.results) / count if count else None
-    attacked = 1 - len(found) / count if count else None
-    record = show.record(
-        "spatial",
-        stamp(session),
-        {**session.settings, **moving.settings()},
-        done.results,
-        {
+    job = spatial_job(session, moving)
+    with Running(runs, job, show) as running:
+        done = running.collect()
+        found = [move for move in done.results if move.verdict is Verdict.FALSIFIED]
+        count = len(done.results)
+        right = sum(move.label == move.predicted for move in done.results)
+        clean = right / count if count else None
+        attacked = 1 - len(found) / count if count else None
+        summary = {
             "clean_accuracy": clean,
             "attacked_accuracy": attacked,
             "interrupted": done.interrupted,
-        },
-    )
+            **running.summary(),
+        }
+        record = running.conclude(
+            show.record("spatial", stamp(session), job.settings, done.results, summary)
+        )
     print_moves(done.results, moving, show)
     show.publish(record, table=False)
     if clean is not None and attacked is not None:
@@ -143,4 +146,4 @@ def spatial(
     if plot is not None:
         draw(done.results, moving, session, plot)
         show.say([f"drawn: {plot}"])
-    return done.exit_code(FOUND if found else 0)
+    return running.exit_code(done, FOUND if found else 0)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from attacks.confidence import Attained
 from uncertainty import calibration_error, score_events
+from verify.cli.judged import Judged
 from verify.confidence import (
     Scores,
     auroc,
@@ -28,107 +27,8 @@ from verify.confidence.conformal import sets
 from verify.confidence.scores import of_parts
 from verify.values.bounds import Bounds
 
-SHOWN = ("confidence", "wrong_confidence", "nll", "entropy", "energy", "brier")
 LEAST_FOR_SETS = 20
 """Inputs below which a conformal split says nothing worth printing."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """One input: clean, attacked and certified.
-
-    Attributes:
-        scores: certified, a batch of one.
-        clean, low, high: values by name; the last two are what an attack attained.
-        path, path_correct: attained confidences and whether the prediction was right there; the
-            input itself first.
-        probability: class probabilities at the input, first, and at attained points.
-        confidently_wrong: whether a confident wrong answer was attained and confirmed.
-        late: whether time ran out.
-        label, predicted, seconds, eps, p: as in other results.
-    """
-
-    scores: Scores
-    clean: dict[str, float]
-    low: dict[str, float]
-    high: dict[str, float]
-    path: Tensor
-    path_correct: Tensor
-    probability: Tensor
-    confidently_wrong: bool
-    late: bool
-    label: int
-    predicted: int
-    seconds: float
-    eps: float
-    p: float
-
-    @staticmethod
-    def of(
-        scores: Scores,
-        row: int,
-        clean: dict[str, Tensor],
-        found: Attained | None,
-        probability: Tensor,
-        confidently_wrong: bool,
-        late: bool,
-        predicted: int,
-        seconds: float,
-        eps: float,
-        p: float,
-    ) -> Judged:
-        """One row of a batch; without an attack, what it attained is the clean value."""
-        own = {name: float(value[row]) for name, value in clean.items()}
-        if found is None:
-            path = torch.tensor([own["confidence"]], dtype=torch.float64)
-            correct = probability[:1].argmax(dim=1) == scores.labels[row]
-            low = high = own
-        else:
-            path, correct = found.path[row], found.path_correct[row]
-            low = {name: float(value[row]) for name, value in found.low.items()}
-            high = {name: float(value[row]) for name, value in found.high.items()}
-        one = scores.take(torch.tensor([row]))
-        label = int(scores.labels[row])
-        return Judged(
-            one,
-            own,
-            low,
-            high,
-            path,
-            correct,
-            probability,
-            confidently_wrong,
-            late,
-            label,
-            predicted,
-            seconds,
-            eps,
-            p,
-        )
-
-    def safe(self, threshold: float) -> bool:
-        """Whether no perturbation makes a confident wrong answer."""
-        return bool(self.scores.never_confidently_wrong(threshold)[0])
-
-    def fields(self) -> dict[str, object]:
-        """The quantities as the record holds them."""
-        named = self.scores.named()
-        found: dict[str, object] = {
-            name: {
-                "clean": self.clean[name],
-                "attacked_low": self.low[name],
-                "attacked_high": self.high[name],
-                "certified_low": float(named[name].lower[0]),
-                "certified_high": float(named[name].upper[0]),
-            }
-            for name in SHOWN
-        }
-        found["certified_correct"] = not bool(self.scores.may_be_wrong[0])
-        found["possibly_correct"] = bool(self.scores.may_be_right[0])
-        found["clean_correct"] = bool(self.path_correct[0])
-        found["attacked_correct"] = bool(self.path_correct.all())
-        found["attacked_possible"] = bool(self.path_correct.any())
-        return found
 
 
 def span(clean: float, attacked: Sequence[float], certified: Sequence[float]) -> dict[str, object]:

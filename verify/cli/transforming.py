@@ -20,7 +20,7 @@ from verify.cli.options import DataOptions, RunOptions
 from verify.cli.presenting import Collected, Presenter
 from verify.cli.running import Running
 from verify.cli.session import Session, open_session, stamp
-from verify.cli.working import InputWork, geometric_of, sent
+from verify.cli.working import WitnessWork, geometric_of, sent
 from verify.errors import SettingError
 from verify.geometric.certify import Settings, certify_image
 from verify.geometric.certify_flow import FlowClaim
@@ -162,7 +162,7 @@ class GeometricRun:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GeometricWork(InputWork[GeometricResult]):
+class GeometricWork(WitnessWork[GeometricResult]):
     """`verify geometric`, image by image."""
 
     options: GeometricOptions

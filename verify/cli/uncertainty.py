@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from verify.cli.options import MODEL_HELP, OutputOptions
+from verify.cli.options import MODEL_HELP, OutputOptions, RunOptions
 from verify.cli.sources import SourceOptions
 
 Models = Annotated[
@@ -46,6 +46,7 @@ def uncertainty(
     models: Models,
     source: SourceOptions,
     output: OutputOptions,
+    runs: RunOptions,
     data: Data = None,
     task: Task = "classes",
     passes: Passes = 50,
@@ -74,4 +75,4 @@ def uncertainty(
     shown = presenter(output)
     check_picture(plot)
     question = Question(tuple(models), data, task, passes, seed, show, plot)
-    return doubt(question, source, shown)
+    return doubt(question, source, runs, shown)

@@ -30,7 +30,8 @@ from verify.runtime import Runtime
 from verify.values.question import Question
 from verify.values.result import Bracket, Result
 
-Found = TypeVar("Found", Result, Bracket, GeometricResult)
+Found = TypeVar("Found")
+Witnessed = TypeVar("Witnessed", Result, Bracket, GeometricResult)
 FLOAT32, FLOAT64 = "<f4", "<f8"
 
 
@@ -119,6 +120,10 @@ class InputWork(ABC, Generic[Found]):
         """Decide some inputs, all in one batch."""
 
     @abstractmethod
+    def answer(self, position: int, result: Found) -> Answer:
+        """A result as a run stores it."""
+
+    @abstractmethod
     def result(self, answer: Answer) -> Found:
         """The result that an answer was made from."""
 
@@ -132,13 +137,22 @@ class InputWork(ABC, Generic[Found]):
         def solve(positions: Sequence[int]) -> list[Answer]:
             few = self.asked.take(positions)
             results = self.results(network, few, [self.indices[p] for p in positions])
-            return [answer_of(*pair) for pair in zip(positions, results, strict=True)]
+            return [self.answer(*pair) for pair in zip(positions, results, strict=True)]
 
         return solve
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CertifyWork(InputWork[Result]):
+class WitnessWork(InputWork[Witnessed]):
+    """Work whose results may hold a counterexample."""
+
+    def answer(self, position: int, result: Witnessed) -> Answer:
+        """See `answer_of`."""
+        return answer_of(position, result)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CertifyWork(WitnessWork[Result]):
     """`verify certify`."""
 
     attacks: AttackOptions
@@ -170,7 +184,7 @@ class CertifyWork(InputWork[Result]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RadiusWork(InputWork[Bracket]):
+class RadiusWork(WitnessWork[Bracket]):
     """`verify radius` and `verify compare`."""
 
     attacks: AttackOptions
@@ -202,7 +216,7 @@ class RadiusWork(InputWork[Bracket]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AttackWork(InputWork[Result]):
+class AttackWork(WitnessWork[Result]):
     """`verify attack`."""
 
     attacks: AttackOptions
@@ -260,10 +274,13 @@ def array_blob(values: Tensor) -> Blob:
     return Blob(array.tobytes(), FLOAT32, array.shape)
 
 
+def array_of(blob: Blob) -> Tensor:
+    """The tensor that `array_blob` was given."""
+    array = np.frombuffer(blob.data, dtype=FLOAT32).reshape(blob.shape or ())
+    return torch.from_numpy(array.astype(np.float32))
+
+
 def witness_of(answer: Answer) -> Tensor | None:
     """The counterexample, if there is one."""
     blob = answer.blobs.get("witness")
-    if blob is None or blob.shape is None:
-        return None
-    array = np.frombuffer(blob.data, dtype=FLOAT32).reshape(blob.shape)
-    return torch.from_numpy(array.astype(np.float32))
+    return None if blob is None else array_of(blob)

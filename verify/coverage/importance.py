@@ -9,7 +9,7 @@ import torch
 from scipy.cluster.vq import ClusterError, kmeans2
 from torch import Tensor
 
-from verify.coverage.records import LayerShare
+from verify.coverage.records import Evidence, LayerShare
 from verify.coverage.reference import Reference, side_by_side
 from verify.errors import SettingError
 
@@ -49,13 +49,21 @@ class ImportanceRecord:
 
     def update(self, values: Mapping[str, Tensor]) -> None:
         """Add the combinations of a batch."""
+        self.admit(self.evidence(values))
+
+    def evidence(self, values: Mapping[str, Tensor]) -> Evidence:
+        """The distinct combinations, shape (combinations, neurons)."""
         chosen = side_by_side(dict(values), self.reference.layers).double()[:, self.neurons]
         places = [
             (chosen[:, i, None] - centres[None]).abs().argmin(dim=1)
             for i, centres in enumerate(self.centres)
         ]
-        if places:
-            self.seen.update(map(tuple, torch.stack(places, dim=1).tolist()))
+        found = torch.stack(places, dim=1) if places else torch.zeros(0, 0, dtype=torch.int64)
+        return {"combinations": torch.unique(found, dim=0).numpy() if places else found.numpy()}
+
+    def admit(self, evidence: Evidence) -> None:
+        """Add the combinations of a batch."""
+        self.seen.update(map(tuple, evidence["combinations"].tolist()))
 
     def shares(self) -> tuple[LayerShare, ...]:
         """Combinations shown, of all that there could be."""

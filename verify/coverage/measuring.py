@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from verify.coverage.layers import Layer, batch_for, observed
-from verify.coverage.records import CoverageRecord, LayerShare, overall
+from verify.coverage.records import CoverageRecord, Evidence, LayerShare, overall
 from verify.graph.ir import Graph
 
 
@@ -62,14 +62,42 @@ def measure(
         done += len(part)
         for name, record in records.items():
             record.update(values)
-            total = overall(record.shares())
-            curves[name].append((done, total.covered if total.share is None else total.share))
+            curves[name].append((done, level(record)))
         if progress is not None:
             progress(done)
     return {
         name: Measured(record, record.shares(), tuple(curves[name]))
         for name, record in records.items()
     }
+
+
+def gathered(
+    records: Mapping[str, CoverageRecord],
+    batches: Iterable[tuple[int, Mapping[str, Evidence]]],
+) -> dict[str, Measured]:
+    """What `measure` says, from evidence that was taken of each batch on its own.
+
+    Args:
+        records: by criterion; they are filled.
+        batches: number of inputs and evidence by criterion, in the order of the inputs.
+    """
+    curves: dict[str, list[tuple[int, float]]] = {name: [] for name in records}
+    done = 0
+    for count, evidence in batches:
+        done += count
+        for name, record in records.items():
+            record.admit(evidence[name])
+            curves[name].append((done, level(record)))
+    return {
+        name: Measured(record, record.shares(), tuple(curves[name]))
+        for name, record in records.items()
+    }
+
+
+def level(record: CoverageRecord) -> float:
+    """The share that is covered or, where there is none, the count."""
+    total = overall(record.shares())
+    return total.covered if total.share is None else total.share
 
 
 def steps(count: int, most: int) -> list[int]:

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from verify.coverage.layers import Layer
-from verify.coverage.records import LayerShare
+from verify.coverage.records import Evidence, LayerShare
 from verify.errors import SettingError
 
 
@@ -74,10 +74,21 @@ class PairRecord:
 
     def update(self, values: Mapping[str, Tensor]) -> None:
         """Compare every input of a batch with all that came before."""
+        self.admit(self.evidence(values))
+
+    def evidence(self, values: Mapping[str, Tensor]) -> Evidence:
+        """All that is compared: the values of each layer, or for sign-sign their signs only."""
+        layers = dict.fromkeys(layer.name for pair in self.pairs for layer in pair)
+        found = {name: values[name].detach().cpu().numpy() for name in layers}
+        if self.ratio is not None:
+            return found
+        return {name: (rows > 0).astype(np.uint8) for name, rows in found.items()}
+
+    def admit(self, evidence: Evidence) -> None:
+        """Compare every input of a batch with all that came before."""
         for one, two in self.pairs:
-            conditions = values[one.name].detach().cpu().numpy()
-            decisions = (values[two.name] > 0).cpu().numpy()
-            for row, decided in zip(conditions, decisions, strict=True):
+            decisions = evidence[two.name] > 0
+            for row, decided in zip(evidence[one.name], decisions, strict=True):
                 self._take((one.name, two.name), row, decided)
 
     def shares(self) -> tuple[LayerShare, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from verify.coverage.criteria import TopNeuronCoverage
 from verify.coverage.layers import Layer
-from verify.coverage.records import LayerShare
+from verify.coverage.records import Evidence, LayerShare
 
 DIGEST = 16
 """Bytes kept of a pattern: two of 10^9 different ones collide with a chance below 10^-20."""
@@ -36,8 +36,20 @@ class TopPatternRecord:
 
     def update(self, values: Mapping[str, Tensor]) -> None:
         """Add the patterns of a batch."""
-        top = torch.cat([self.criterion.top(values[layer.name]) for layer in self.layers], dim=1)
-        self.patterns.update(digests(top))
+        self.patterns.update(self._of(values))
+
+    def evidence(self, values: Mapping[str, Tensor]) -> Evidence:
+        """The distinct patterns, shape (patterns, 16), in ascending order."""
+        found = b"".join(sorted(set(self._of(values))))
+        return {"patterns": np.frombuffer(found, dtype=np.uint8).reshape(-1, DIGEST)}
+
+    def admit(self, evidence: Evidence) -> None:
+        """Add the patterns of a batch."""
+        self.patterns.update(row.tobytes() for row in evidence["patterns"])
+
+    def _of(self, values: Mapping[str, Tensor]) -> list[bytes]:
+        top = [self.criterion.top(values[layer.name]) for layer in self.layers]
+        return digests(torch.cat(top, dim=1))
 
     def union(self, other: TopPatternRecord) -> TopPatternRecord:
         """The patterns of either test set."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from verify.coverage.criteria import MaskCriterion
@@ -34,11 +36,23 @@ class LayerShare:
         return self.covered / self.total if self.total else None
 
 
+Evidence = Mapping[str, NDArray[np.generic]]
+"""What a batch shows, in arrays that can be stored and sent."""
+
+
 class CoverageRecord(Protocol):
     """What one criterion knows of the inputs seen so far; mutable."""
 
     def update(self, values: Mapping[str, Tensor]) -> None:
         """Take in activations of shape (batch, neurons), by layer."""
+        ...
+
+    def evidence(self, values: Mapping[str, Tensor]) -> Evidence:
+        """What these activations show, whatever was seen before; nothing is taken in."""
+        ...
+
+    def admit(self, evidence: Evidence) -> None:
+        """Take in what `evidence` gave for some activations, as `update` of them would."""
         ...
 
     def shares(self) -> tuple[LayerShare, ...]:
@@ -78,6 +92,19 @@ class MaskRecord:
         for layer in self.layers:
             covered = self.covered[layer.name]
             covered |= self.criterion.hits(layer, values[layer.name], covered)
+
+    def evidence(self, values: Mapping[str, Tensor]) -> Evidence:
+        """The mask of each layer, eight obligations to a byte."""
+        return {
+            layer.name: np.packbits(self.criterion.hits(layer, values[layer.name]).cpu().numpy())
+            for layer in self.layers
+        }
+
+    def admit(self, evidence: Evidence) -> None:
+        """Tick off what a batch covered."""
+        for name, covered in self.covered.items():
+            flat = np.unpackbits(evidence[name].view(np.uint8), count=covered.numel())
+            covered |= torch.from_numpy(flat).bool().view_as(covered)
 
     def adds(self, values: Mapping[str, Tensor]) -> int:
         """How many obligations these values would newly cover."""

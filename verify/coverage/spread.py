@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from verify.coverage.layers import Layer
-from verify.coverage.records import LayerShare
+from verify.coverage.records import Evidence, LayerShare
 
 
 class SpreadRecord:
@@ -32,12 +34,27 @@ class SpreadRecord:
 
     def update(self, values: Mapping[str, Tensor]) -> None:
         """Join the moments of a batch."""
-        count = len(values[self.layers[0].name])
+        self.admit(self.evidence(values))
+
+    def evidence(self, values: Mapping[str, Tensor]) -> Evidence:
+        """The batch's own moments: "count", and mean and scatter of each layer."""
+        found: dict[str, NDArray[np.generic]] = {}
+        for layer in self.layers:
+            wide = values[layer.name].detach().double().cpu()
+            found[f"mean {layer.name}"] = wide.mean(dim=0).numpy()
+            found[f"scatter {layer.name}"] = scatter_of(wide).numpy()
+        return {"count": np.array([len(values[self.layers[0].name])]), **found}
+
+    def admit(self, evidence: Evidence) -> None:
+        """Join the moments of a batch; in the same order the figure is the same to the bit."""
+        (count,) = evidence["count"].tolist()
         if not count:
             return
         for layer in self.layers:
-            wide = values[layer.name].detach().double()
-            self._join(layer.name, wide.mean(dim=0), scatter_of(wide), count)
+            mean, scatter = (
+                torch.from_numpy(evidence[f"{what} {layer.name}"]) for what in ("mean", "scatter")
+            )
+            self._join(layer.name, mean, scatter, count)
         self.count += count
 
     def union(self, other: SpreadRecord) -> SpreadRecord:

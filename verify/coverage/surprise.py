@@ -11,7 +11,7 @@ import torch
 from scipy.stats import gaussian_kde
 from torch import Tensor
 
-from verify.coverage.records import LayerShare
+from verify.coverage.records import Evidence, LayerShare
 from verify.coverage.reference import Reference, side_by_side
 from verify.errors import DataError, SettingError
 
@@ -171,6 +171,10 @@ class SurpriseRecord:
 
     def update(self, values: Mapping[str, Tensor]) -> None:
         """Tick off the sections; the values must hold the network's output, too."""
+        self.admit(self.evidence(values))
+
+    def evidence(self, values: Mapping[str, Tensor]) -> Evidence:
+        """The mask of the sections."""
         reference = self.surprise.reference
         predicted = values[reference.output.name].argmax(dim=1)
         traces = side_by_side(dict(values), reference.layers)
@@ -181,7 +185,13 @@ class SurpriseRecord:
         )
         inside = (level >= self.edges[0]) & (level <= self.edges[-1])
         place = torch.bucketize(level[inside], self.edges, right=True) - 1
-        self.covered[place.clamp(max=len(self.covered) - 1)] = True
+        covered = torch.zeros_like(self.covered)
+        covered[place.clamp(max=len(covered) - 1)] = True
+        return {"sections": covered.numpy()}
+
+    def admit(self, evidence: Evidence) -> None:
+        """Tick off what a batch showed."""
+        self.covered |= torch.from_numpy(evidence["sections"].astype(bool))
 
     def shares(self) -> tuple[LayerShare, ...]:
         """Sections shown, over all layers together."""

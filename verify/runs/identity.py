@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-UNDECIDING = frozenset({"data", "limit", "indices", "threads"})
-"""Settings that say where inputs came from or how many cores there were, and decide no verdict.
-The inputs themselves are hashed."""
+UNDECIDING = frozenset({"data", "limit", "indices", "threads", "plot", "save"})
+"""Settings that say where inputs came from, how many cores there were or what was drawn, and decide
+no verdict. The inputs themselves are hashed."""
 
 
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)

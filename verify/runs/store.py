@@ -13,7 +13,7 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -36,6 +36,8 @@ KEPT_INPUTS = 64 * 2**20
 """Bytes of inputs that a run keeps for later pictures; of a larger set it keeps none."""
 RECORD = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
 ROW = "SELECT position, record, check_ FROM results"
+WHOLE, CONCLUSION = -1, "conclusion"
+"""Where among the blobs stands what belongs to the run as a whole, and its name."""
 
 
 class Store:
@@ -197,6 +199,16 @@ class Store:
                 "INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?, ?, ?)",
                 blob_row(position, name, blob),
             )
+
+    def conclude(self, conclusion: Mapping[str, object]) -> None:
+        """Keep what follows from all results together, in plain values."""
+        self.attach(WHOLE, CONCLUSION, Blob(RECORD.encode(dict(conclusion)).encode()))
+
+    def conclusion(self) -> dict[str, object]:
+        """What `conclude` was given; empty before that."""
+        blob = self.blobs(WHOLE).get(CONCLUSION)
+        found: dict[str, object] = {} if blob is None else json.loads(blob.data)
+        return found
 
     def count(self) -> int:
         """Number of instances."""
