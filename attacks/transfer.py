@@ -157,7 +157,7 @@ def transfer_matrix(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cell:
-    """One source and one target: which samples count, were found, and fool; each (samples,)."""
+    """Which samples count, were found, and fool; each (samples,), or so for many cells."""
 
     counted: Tensor
     found: Tensor
@@ -224,6 +224,42 @@ def counted_up(
         torch.stack([torch.stack([getattr(c, field) for c in row]) for row in rows]).cpu()
         for field in ("counted", "fooled", "found")
     )
+    return rated(name, sources, targets, Cell(counted, found, fooled), weights, level)
+
+
+def transfer_of(
+    attack: str,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    cells: Cell,
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> Transfer:
+    """The matrix of an attack whose cells were found group by group of the samples.
+
+    It is what `transfer_matrix` says of all samples at once: examples depend on their sample only.
+
+    Args:
+        attack, sources, targets: as in `Transfer`.
+        cells: of all samples; each tensor is of shape (sources, targets, samples).
+        seed, resamples, level: as for `transfer_matrix`.
+    """
+    weights = resampled(cells.counted.shape[2], resamples, seed)
+    return rated(attack, sources, targets, cells, weights, level)
+
+
+def rated(
+    name: str,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    cells: Cell,
+    weights: Tensor,
+    level: float,
+) -> Transfer:
+    """The matrix with its rates and their intervals."""
+    counted, found, fooled = cells.counted, cells.found, cells.fooled
     size = (len(sources), len(targets))
     ends = share_interval(fooled.flatten(0, 1), counted.flatten(0, 1), weights, level)
     return Transfer(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import DENSE, Run, write_identity
-from verify.cli import summing
+from verify.cli import judged
 from verify.report import RESULT_FIELDS
 from verify.report.confidence import _percent, _shown
 
@@ -63,7 +63,7 @@ def test_every_figure_is_a_sandwich(verify: Run) -> None:
     record = done.record
     assert set(RESULT_FIELDS) <= set(record["results"][0])
     summary = record["summary"]
-    spans = [row[name] for row in record["results"] for name in summing.SHOWN]
+    spans = [row[name] for row in record["results"] for name in judged.SHOWN]
     spans += [summary[name] for name in ("ece", "accuracy", "mean_nll", "mean_brier")]
     spans += [
         summary["conformal"][k][v] for k in ("plain", "certified") for v in ("coverage", "size")

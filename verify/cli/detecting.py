@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,18 @@ from torch import Tensor
 
 from uncertainty.ood import (
     DETECTORS,
-    Activations,
     Evaluation,
     Measured,
-    OnnxActivations,
-    detector_named,
     evaluate,
     letters,
-    odin,
     threshold,
 )
 from uncertainty.seeding import generator
 from verify.cli import parsing
+from verify.cli.options import RunOptions
 from verify.cli.presenting import Presenter
+from verify.cli.running import Job, Running
+from verify.cli.scoring import AT_ONCE, Fit, Scored, ScoreWork
 from verify.cli.sources import (
     Inputs,
     SourceOptions,
@@ -37,15 +37,15 @@ from verify.cli.sources import (
     refuse_softmax,
 )
 from verify.errors import DataError, SettingError
-from verify.readers.onnx import read_onnx
 from verify.readers.onnx_file import read_model_file
 from verify.report import ModelStamp
 from verify.report.pictures import ScorePanel, plot_scores
-from verify.traverse import run
 
 MADE = ("noise", "permuted", "inverted", "rotated", "letters")
 METHODS = (*DETECTORS[:4], "odin", *DETECTORS[4:])
 LEVEL = 0.95
+THRESHOLD, INSIDE, OUTSIDE = "threshold", "in distribution", "ood: "
+"""Names of the sets of a run; the last begins those of the OOD sets."""
 
 Array = NDArray[np.float64]
 
@@ -74,8 +74,19 @@ class Sets:
     inside: Tensor
     outside: dict[str, Tensor]
 
+    def learnt_from(self) -> Fit:
+        """One half of the fitting rows, which the threshold never sees."""
+        labels = None if self.labels is None else self.labels.numpy()[::2]
+        return Fit(self.fit[::2].contiguous().numpy(), labels)
 
-def detect(question: Question, options: SourceOptions, show: Presenter) -> int:
+    def scored(self) -> dict[str, NDArray[np.float32]]:
+        """What is scored: the other half, for the threshold, then the sets that are evaluated."""
+        parts = {THRESHOLD: self.fit[1::2], INSIDE: self.inside}
+        parts |= {OUTSIDE + name: x for name, x in self.outside.items()}
+        return {name: x.to(torch.float32).contiguous().numpy() for name, x in parts.items()}
+
+
+def detect(question: Question, options: SourceOptions, runs: RunOptions, show: Presenter) -> int:
     """Answer, print, write, draw."""
     methods = methods_of(question.method)
     tpr = parsing.number(question.tpr, "--tpr")
@@ -83,30 +94,19 @@ def detect(question: Question, options: SourceOptions, show: Presenter) -> int:
         raise SettingError(f"--tpr is {question.tpr}, expected a share in (0, 1]; try 0.95")
     file = read_model_file(question.model)
     refuse_softmax(file.data, question.model, "Softmax", "LogSoftmax")
-    try:
-        network = OnnxActivations(file.data, question.layer)
-    except ValueError as error:
-        raise SettingError(f"{question.model}: {error}") from error
+    nothing = Fit(np.zeros(0, dtype=np.float32), None)
+    work = ScoreWork(str(question.model), file.data, question.layer, methods, nothing, {})
+    network = work.activations()
     shape = fixed_shape(question.model, network.network.input_shape)
     inside = read_inputs(question.inside, question.model, shape, options)
     sets = sets_of(question, options, inside, shape)
-    seen = [network(x) for x in (sets.fit, sets.inside, *sets.outside.values())]
-    scores = {name: scored(name, question.model, seen, sets) for name in methods}
-    limits = {name: threshold(found[0], tpr) for name, found in scores.items()}
-    results = [
-        (source, name, evaluate(found[1], found[2][source], tpr=tpr, seed=question.seed))
-        for source in sets.outside
-        for name, found in scores.items()
-    ]
-    rows = [
-        row_of(i, source, name, found, limits[name], scores[name])
-        for i, (source, name, found) in enumerate(results)
-    ]
+    work = replace(work, fit=sets.learnt_from(), sets=sets.scored())
     whose = question.fit or f"every other row of {inside.data.source}"
     settings: dict[str, object] = {
         "id": inside.data.source,
         "ood": list(sets.outside),
         "fit": whose,
+        "fit_sha256": hashlib.sha256(sets.fit.contiguous().numpy().tobytes()).hexdigest(),
         "methods": list(methods),
         "layer": network.node,
         "tpr": tpr,
@@ -114,28 +114,111 @@ def detect(question: Question, options: SourceOptions, show: Presenter) -> int:
         "seed": question.seed,
         **options.settings(),
     }
-    best = {source: max_of(results, source) for source in sets.outside}
-    summary = {"id_count": len(sets.inside), "fit_count": len(sets.fit), "best": best}
-    stamp = ModelStamp(str(question.model), file.sha256)
-    show.write(show.record("ood", stamp, settings, rows, summary))
-    show.say(
-        [
-            f"in distribution: {inside.data.source}, {len(sets.inside)} inputs; fitted on {whose}, "
-            f"{len(sets.fit)} inputs; features: {network.node}",
-            *inside.data.notes,
-        ]
+    job = Job(
+        command="ood",
+        settings=settings,
+        stamp=ModelStamp(str(question.model), file.sha256),
+        work=work,
+        here=lambda: work.on(network),
+        instances=work.instances,
+        indices=range(len(work.places)),
+        size=AT_ONCE,
+        back=work.back,
     )
-    if not show.options.quiet:
-        show.console.print(table_of(results, tpr))
+    said = [
+        f"in distribution: {inside.data.source}, {len(sets.inside)} inputs; fitted on {whose}, "
+        f"{len(sets.fit)} inputs; features: {network.node}",
+        *inside.data.notes,
+    ]
+    with Running(runs, job, show) as running:
+        done = running.collect()
+        scores = columns(work, done.results)
+        compared = detections(scores, sets, question.seed, tpr)
+        best = {source: max_of(compared.results, source) for source in compared.sources}
+        summary = {
+            "id_count": len(sets.inside),
+            "fit_count": len(sets.fit),
+            "best": best,
+            "interrupted": done.interrupted,
+            **running.summary(),
+        }
+        record = show.record("ood", job.stamp, settings, compared.rows, summary)
+        show.write(running.conclude(record, rows=True))
+    show.say(said)
+    if compared.rows and not show.options.quiet:
+        show.console.print(table_of(compared.results, tpr))
     for source, name in best.items():
         show.console.print(Text(f"{source}: highest AUROC by {name}"), soft_wrap=True)
-    if question.plot is not None:
+    if question.plot is not None and compared.rows:
         panels = [
-            ScorePanel(name, found[1], found[2], limits[name]) for name, found in scores.items()
+            ScorePanel(name, found[1], found[2], compared.limits[name])
+            for name, found in scores.items()
         ]
         plot_scores(panels, question.plot, title=f"OOD scores, {question.model.name}")
         show.say([f"drawn: {question.plot}"])
-    return 0
+    return running.exit_code(done, 0)
+
+
+Columns = Mapping[str, tuple[Array, Array, dict[str, Array]]]
+"""By method: scores of the threshold's rows, of the in-distribution rows, and of each OOD set."""
+
+
+def columns(work: ScoreWork, found: Sequence[Scored]) -> Columns:
+    """The scores that came, set by set; nothing before the first two sets have some."""
+    sets: dict[str, list[tuple[float, ...]]] = {name: [] for name in work.sets}
+    for one in found:
+        sets[str(one.row["set"])].append(one.scores)
+    if not sets[THRESHOLD] or not sets[INSIDE]:
+        return {}
+    arrays = {name: np.array(rows) for name, rows in sets.items() if rows}
+    return {
+        method: (
+            arrays[THRESHOLD][:, i],
+            arrays[INSIDE][:, i],
+            {
+                name.removeprefix(OUTSIDE): rows[:, i]
+                for name, rows in arrays.items()
+                if name.startswith(OUTSIDE)
+            },
+        )
+        for i, method in enumerate(work.methods)
+    }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """What the scores say.
+
+    Attributes:
+        results: OOD set, method and figures.
+        limits: thresholds by method.
+        rows: of the record.
+    """
+
+    results: list[tuple[str, str, Evaluation]]
+    limits: dict[str, float]
+    rows: list[dict[str, object]]
+
+    @property
+    def sources(self) -> list[str]:
+        """The OOD sets that there are scores of."""
+        return list(dict.fromkeys(source for source, _, _ in self.results))
+
+
+def detections(scores: Columns, sets: Sets, seed: int, tpr: float) -> Detections:
+    """Every detector on every OOD set."""
+    limits = {name: threshold(found[0], tpr) for name, found in scores.items()}
+    results = [
+        (source, name, evaluate(found[1], found[2][source], tpr=tpr, seed=seed))
+        for source in sets.outside
+        for name, found in scores.items()
+        if source in found[2]
+    ]
+    rows = [
+        row_of(i, source, name, found, limits[name], scores[name])
+        for i, (source, name, found) in enumerate(results)
+    ]
+    return Detections(results, limits, rows)
 
 
 def methods_of(text: str) -> tuple[str, ...]:
@@ -205,35 +288,6 @@ def strange(x: Tensor, how: str, seed: int) -> Tensor:
     # Grey: the same in every channel; ink is where the source has its highest values.
     drawn = drawn.view(len(x), *[1] * (image.ndim - 3), *image.shape[-2:]).expand(image.shape)
     return (low + (high - low) * drawn).reshape(x.shape)
-
-
-def scored(
-    name: str, model: Path, seen: Sequence[Activations], sets: Sets
-) -> tuple[Array, Array, dict[str, Array]]:
-    """Scores of the threshold's rows, the in-distribution rows, and each OOD set.
-
-    A detector that learns is fitted on one half of the fitting rows and its threshold on the other.
-
-    Args:
-        seen: activations of the fitting rows, the in-distribution rows, and each OOD set.
-    """
-    found: list[Array]
-    if name == "odin":
-        graph = read_onnx(model).graph
-        parts = (sets.fit[1::2], sets.inside, *sets.outside.values())
-        found = [
-            odin(lambda v: run(graph, v).flatten(1), x.double().reshape(-1, *graph.input.shape))
-            for x in parts
-        ]
-    else:
-        detector = detector_named(name)
-        labels = None if sets.labels is None else sets.labels.numpy()[::2]
-        if labels is not None and (labels.min() < 0 or labels.max() >= seen[0].logits.shape[1]):
-            labels = None
-        detector.fit(seen[0].rows(slice(None, None, 2)), labels)
-        parts_seen = (seen[0].rows(slice(1, None, 2)), *seen[1:])
-        found = [detector.score(part) for part in parts_seen]
-    return found[0], found[1], dict(zip(sets.outside, found[2:], strict=True))
 
 
 def row_of(

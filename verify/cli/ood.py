@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from verify.cli.options import Model, OutputOptions
+from verify.cli.options import Model, OutputOptions, RunOptions
 from verify.cli.sources import SourceOptions
 
 Inside = Annotated[
@@ -70,6 +70,7 @@ def ood(
     outside: Outside,
     source: SourceOptions,
     output: OutputOptions,
+    runs: RunOptions,
     inside: Inside = None,
     fit: Seen = None,
     method: Method = "msp,energy,mahalanobis,knn,input-knn",
@@ -100,4 +101,4 @@ def ood(
     show = presenter(output)
     check_picture(plot)
     question = Question(model, inside, tuple(outside), fit, method, layer, tpr, seed, plot)
-    return detect(question, source, show)
+    return detect(question, source, runs, show)

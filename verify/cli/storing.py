@@ -182,7 +182,10 @@ def print_comparison(folder: Path | None, first: str, second: str, json: str | N
     ]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
-    console.print(transitions(first, second, found))
+    if any(verdict != "None" for pair in found.verdicts for verdict in pair):
+        console.print(transitions(first, second, found))
+    else:
+        console.print(figures_table(found))
     shown = [*found.contradictions, *(p for p in found.changed if not p.contradiction)]
     if shown:
         console.print(pairs_table(first, second, shown[:SHOWN]))
@@ -207,6 +210,16 @@ def transitions(first: str, second: str, found: Comparison) -> Table:
     table = Table(f"{first} \\ {second}", *kinds)
     for row in kinds:
         table.add_row(row, *(str(found.verdicts.get((row, column), 0)) for column in kinds))
+    return table
+
+
+def figures_table(found: Comparison) -> Table | Text:
+    """Where there are no verdicts: which numbers moved, and how far."""
+    if not found.figures:
+        return Text("all their numbers are the same")
+    table = Table("figure", "differs in", "by at most")
+    for name, (count, most) in found.figures.items():
+        table.add_row(Text(name), f"{count} of {len(found.pairs)}", f"{most:.4g}")
     return table
 
 
@@ -235,6 +248,10 @@ def as_json(first: str, second: str, found: Comparison) -> dict[str, object]:
         "only_second": found.only_second,
         "seconds": list(found.seconds()),
         "verdicts": [{"first": a, "second": b, "count": n} for (a, b), n in found.verdicts.items()],
+        "figures": [
+            {"name": name, "differs": count, "most": most}
+            for name, (count, most) in found.figures.items()
+        ],
         "changed": [pair.index for pair in found.changed],
         "contradictions": [
             {"index": pair.index, "why": pair.contradiction} for pair in found.contradictions

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from verify.cli.options import ATTACK, DataOptions, OutputOptions, Radius
+from verify.cli.options import ATTACK, DataOptions, OutputOptions, Radius, RunOptions
 
 Models = Annotated[
     list[Path], typer.Argument(metavar="MODEL...", help="Two or more ONNX files (.onnx, .onnx.gz).")
@@ -37,6 +37,7 @@ def transfer(
     eps: Radius,
     data: DataOptions,
     output: OutputOptions,
+    runs: RunOptions,
     attack: Attacks = "ifgsm,mifgsm,pgd",
     seed: Seed = 0,
     plot: Plot = None,
@@ -59,7 +60,7 @@ def transfer(
     from verify.cli import parsing
     from verify.cli.drawing import drawable
     from verify.cli.presenting import presenter
-    from verify.cli.session import stamp
+    from verify.cli.running import Running
     from verify.cli.transferring import Suite, attacks_named, draw, print_matrices, rows_of
 
     show = presenter(output)
@@ -68,8 +69,6 @@ def transfer(
     suite = Suite.open(models, data, radius)
     chosen = attacks_named(attack, suite.side)
     show.say(suite.notes)
-    done = show.collect(suite.matrices(chosen, seed), len(chosen), "transfer")
-    rows = rows_of(done.results)
     settings = {
         **suite.session.settings,
         "eps": radius,
@@ -77,11 +76,19 @@ def transfer(
         "seed": seed,
         "models": suite.stamps(),
     }
-    summary = {**suite.summary(done.results), "interrupted": done.interrupted}
-    record = show.record("transfer", stamp(suite.session), settings, rows, summary)
-    show.write(record)
-    print_matrices(done.results, suite, show)
-    if plot is not None and done.results:
-        draw(done.results, suite, plot)
+    work, job = suite.job(settings, chosen, seed)
+    with Running(runs, job, show) as running:
+        done = running.collect()
+        found = work.matrices(done.results)
+        summary = {
+            **suite.summary(found),
+            "interrupted": done.interrupted,
+            **running.summary(),
+        }
+        record = show.record("transfer", job.stamp, settings, rows_of(found), summary)
+        show.write(running.conclude(record, rows=True))
+    print_matrices(found, suite, show)
+    if plot is not None and found:
+        draw(found, suite, plot)
         show.say([f"drawn: {plot}"])
-    return done.exit_code(0)
+    return running.exit_code(done, 0)

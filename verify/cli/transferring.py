@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich.table import Table
-from torch import Tensor
 
-from attacks import Attack, Transfer, transfer_attack, transfer_matrix
-from attacks.protocol import Model
-from attacks.transfer import Misclassified, mean_transfer
-from verify.cli.falsifiers import ball_of
+from attacks import Attack, Transfer, transfer_attack
+from attacks.transfer import mean_transfer
+from verify.cli.crossing import AT_ONCE, Crossed, CrossWork
 from verify.cli.options import DataOptions
 from verify.cli.presenting import Presenter
-from verify.cli.session import Session, normalised, open_session
+from verify.cli.running import Job
+from verify.cli.session import Session, normalised, open_session, stamp
+from verify.cli.working import SentModel, SentQuestion
 from verify.errors import SettingError
 from verify.network import Network, load
 from verify.report.mosaics import Panel, plot_matrices
-from verify.traverse import run
 from verify.values.result import norm_name
 
 
@@ -80,47 +78,34 @@ class Suite:
             for name, network in self.networks.items()
         ]
 
-    def matrices(self, attacks: Mapping[str, Attack], seed: int) -> Iterator[list[Transfer]]:
-        """One matrix after another."""
-        asked = self.session.asked
-        models = {name: model_of(network) for name, network in self.networks.items()}
-        judges = {name: judge_of(network) for name, network in self.networks.items()}
-        for name, attack in attacks.items():
-            yield transfer_matrix(
-                models,
-                asked.x.to(torch.float32),
-                asked.labels,
-                ball_of(asked),
-                {name: attack},
-                judges=judges,
-                seed=seed,
-            )
+    def job(
+        self, settings: dict[str, object], attacks: Mapping[str, Attack], seed: int
+    ) -> tuple[CrossWork, Job[Crossed]]:
+        """As the engine does it."""
+        work = CrossWork(
+            {name: SentModel.of(network) for name, network in self.networks.items()},
+            SentQuestion.of(self.session.asked),
+            tuple(self.session.data.indices),
+            attacks,
+            seed,
+        )
+        job = Job(
+            command="transfer",
+            settings=settings,
+            stamp=stamp(self.session),
+            work=work,
+            here=lambda: work.on(self.networks),
+            instances=work.instances,
+            indices=range(work.count),
+            size=AT_ONCE,
+            back=work.back,
+        )
+        return work, job
 
     def summary(self, results: Sequence[Transfer]) -> dict[str, object]:
         """The mean rate over pairs of different models, of each attack, with its interval."""
         means = {result.attack: mean_transfer(result) for result in results}
         return {"inputs": len(self.session.asked.x), "mean_transfer": means}
-
-
-def model_of(network: Network) -> Model:
-    """The network in float32, taking the inputs in whatever shape they come."""
-    single, shape = network.graph.to(torch.float32), network.input_shape
-
-    def model(x: Tensor) -> Tensor:
-        return run(single, x.reshape(len(x), *shape))
-
-    return model
-
-
-def judge_of(network: Network) -> Misclassified:
-    """The network's own runtime, likewise."""
-
-    def misclassified(points: Tensor, labels: Tensor) -> Tensor:
-        return network.judge.misclassified(
-            points.to(torch.float32).reshape(len(points), *network.input_shape), labels
-        )
-
-    return misclassified
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -23,6 +23,8 @@ SAME_QUESTION = (
 )
 """Settings under which verdicts about one input are about one claim, but for its radius."""
 
+NO_FIGURES = ("index", "seconds")
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -36,6 +38,16 @@ class Pair:
     first: Row
     second: Row
     contradiction: str
+
+    @property
+    def moved(self) -> dict[str, float]:
+        """By how much each number that both have differs, where it does; `outer.inner` if nested.
+
+        Indices and seconds are left out.
+        """
+        mine, its = numbers(self.first), numbers(self.second)
+        apart = {name: its[name] - value for name, value in mine.items() if name in its}
+        return {name: gap for name, gap in apart.items() if gap}
 
     @property
     def index(self) -> object:
@@ -78,6 +90,16 @@ class Comparison:
         """Those of which one result must be wrong."""
         return tuple(pair for pair in self.pairs if pair.contradiction)
 
+    @property
+    def figures(self) -> dict[str, tuple[int, float]]:
+        """By name of a number: in how many pairs it differs, and by how much at most."""
+        found: dict[str, tuple[int, float]] = {}
+        for pair in self.pairs:
+            for name, gap in pair.moved.items():
+                count, most = found.get(name, (0, 0.0))
+                found[name] = (count + 1, max(most, abs(gap)))
+        return found
+
     def seconds(self) -> tuple[float, float]:
         """That each run spent on the pairs."""
         first = sum(number(pair.first, "seconds") or 0.0 for pair in self.pairs)
@@ -104,8 +126,13 @@ def compare_runs(first: Store, second: Store) -> Comparison:
     )
 
 
-def results_of(store: Store) -> dict[tuple[int, str], Row]:
-    """Results by number and content."""
+def results_of(store: Store) -> dict[tuple[object, ...], Row]:
+    """Results by number and content; those of all inputs together by the words in them."""
+    rows = store.conclusion().get("results")
+    if isinstance(rows, list):
+        return {
+            tuple(sorted((k, v) for k, v in row.items() if isinstance(v, str))): row for row in rows
+        }
     places = {position: (index, content) for position, index, content in store.contents()}
     return {places[answer.position]: answer.record for answer in store.answers()}
 
@@ -143,3 +170,14 @@ def number(row: Row, name: str) -> float | None:
     """A field that may be null or not there."""
     value = row.get(name)
     return float(value) if isinstance(value, int | float) else None
+
+
+def numbers(row: Row, prefix: str = "") -> dict[str, float]:
+    """All numbers of a result, but those that say which it is or how long it took."""
+    found: dict[str, float] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            found |= numbers(value, f"{prefix}{name}.")
+        elif name not in NO_FIGURES and isinstance(value, int | float):
+            found[prefix + name] = float(value)
+    return found
