@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -158,6 +159,25 @@ def test_batches_may_come_in_any_order_and_size(order: list[int], cuts: list[int
         assert two.total == one.total
         exact = 1e-12 if name == "nlc" else 0.0
         assert two.covered == pytest.approx(one.covered, rel=exact, abs=0)
+
+
+def test_evidence_of_batches_joins_to_what_updates_say() -> None:
+    """In order, to the bit: fractions of batches may be stored, sent, and joined elsewhere."""
+    values, direct, told = tables(5, 40), everything(), everything()
+    for name, record in direct.items():
+        blank = everything()[name]
+        for piece in torch.arange(40).split(7):
+            few = {layer: v[piece] for layer, v in values.items()}
+            record.update(few)
+            evidence = blank.evidence(few)
+            told[name].admit(
+                {
+                    k: np.frombuffer(v.tobytes(), v.dtype).reshape(v.shape).copy()
+                    for k, v in evidence.items()
+                }
+            )
+        assert told[name].shares() == record.shares(), name
+        assert overall(blank.shares()).covered == 0
 
 
 def test_cases_by_hand() -> None:

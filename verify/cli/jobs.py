@@ -9,12 +9,11 @@ import numpy as np
 from verify.api import batch_size, granted
 from verify.cli.attacking import AT_ONCE
 from verify.cli.options import AttackOptions
-from verify.cli.running import Job
+from verify.cli.running import Item, Job
 from verify.cli.session import BoundArguments, Session, stamp
 from verify.cli.working import (
     AttackWork,
     CertifyWork,
-    Found,
     InputWork,
     RadiusWork,
     sent,
@@ -41,9 +40,9 @@ def input_job(
     command: str,
     session: Session,
     settings: dict[str, object],
-    work: InputWork[Found],
+    work: InputWork[Item],
     size: int,
-) -> Job[Found]:
+) -> Job[Item]:
     """A job about each input of a session."""
     return Job(
         command=command,

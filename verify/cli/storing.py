@@ -215,6 +215,8 @@ def transitions(first: str, second: str, found: Comparison) -> Table:
 
 def figures_table(found: Comparison) -> Table | Text:
     """Where there are no verdicts: which numbers moved, and how far."""
+    if not found.pairs:
+        return Text("they have nothing in common that could be compared")
     if not found.figures:
         return Text("all their numbers are the same")
     table = Table("figure", "differs in", "by at most")

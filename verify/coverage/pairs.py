@@ -87,7 +87,7 @@ class PairRecord:
     def admit(self, evidence: Evidence) -> None:
         """Compare every input of a batch with all that came before."""
         for one, two in self.pairs:
-            decisions = evidence[two.name] > 0
+            decisions = np.greater(evidence[two.name], 0)
             for row, decided in zip(evidence[one.name], decisions, strict=True):
                 self._take((one.name, two.name), row, decided)
 

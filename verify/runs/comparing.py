@@ -130,9 +130,11 @@ def results_of(store: Store) -> dict[tuple[object, ...], Row]:
     """Results by number and content; those of all inputs together by the words in them."""
     rows = store.conclusion().get("results")
     if isinstance(rows, list):
-        return {
+        named: dict[tuple[object, ...], Row] = {
             tuple(sorted((k, v) for k, v in row.items() if isinstance(v, str))): row for row in rows
         }
+        if len(named) == len(rows):
+            return named
     places = {position: (index, content) for position, index, content in store.contents()}
     return {places[answer.position]: answer.record for answer in store.answers()}
 
