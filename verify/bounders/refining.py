@@ -25,6 +25,7 @@ from torch import Tensor
 from verify.bounders.backward import BackwardPass
 from verify.bounders.beta_crown import Clauses, Climb, Climbed, climb
 from verify.bounders.beta_proof import prove
+from verify.bounders.crew import ALONE, Crew
 from verify.bounders.domains import Domains, Frame, Layer, bounds_under, frame_of
 from verify.values.bounds import Bounds
 from verify.values.relaxation import Relaxation
@@ -77,6 +78,7 @@ def refine(
     domain: Domains,
     how: Refining,
     deepen: Deepen | None = None,
+    crew: Crew = ALONE,
 ) -> Refined:
     """Bound every open neuron of one domain again, layer by layer; raises OutOfTime.
 
@@ -87,13 +89,13 @@ def refine(
         domain: a batch of one.
         how: the settings.
         deepen: bounds rows further, for example by splits below them.
+        crew: shares the rows of a chunk.
     """
     tighter = copy.copy(proof)
     tighter.bounds = dict(proof.bounds)
     for layer in frame.layers:
         tighter.bounds[layer.source] = bounds_under(proof.bounds[layer.source], layer, domain)
     frame = reread(frame, tighter)
-    single = clauses.to(frame.graph.dtype)
     for layer in frame.layers:
         near = nearer(layer, tighter.bounds[layer.source])
         for sign in (1.0, -1.0):
@@ -101,14 +103,11 @@ def refine(
             sides = sign * near[targets - layer.first]
             for part in torch.arange(len(targets)).split(how.chunk):
                 tighter.budget.check()
+                bound = Rebound(tighter, frame, clauses, others, how, deepen)
                 rows = rows_of(frame, domain, targets[part], sides[part], how)
-                climbed = climb(frame, single, rows, 0.0, how.climb)
-                found = climbed.domains
-                least = prove(tighter, frame, clauses, found, others)
-                if deepen is not None:
-                    further = deepen(tighter, frame, clauses, others, climbed)
-                    least = torch.maximum(least, further)
-                take_over(tighter, layer, found, least)
+                shares = [rows.take(some) for some in crew.shares(torch.arange(len(rows)))]
+                for found, least in crew.each(bound, shares):
+                    take_over(tighter, layer, found, least)
                 frame = reread(frame, tighter)
     empty = any(
         bool((tighter.bounds[name].lower > tighter.bounds[name].upper).any())
@@ -117,6 +116,28 @@ def refine(
     kept = {layer.name: splits_of(layer, domain) for layer in frame.layers}
     fresh = frame_of(tighter, others, frame.graph.dtype, kept)
     return Refined(tighter, fresh, moved(domain, frame, fresh), empty)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rebound:
+    """Optimises and proves rows of neurons; changes nothing, so that rows may be shared out."""
+
+    proof: BackwardPass
+    frame: Frame
+    clauses: Clauses
+    others: dict[str, Relaxation]
+    how: Refining
+    deepen: Deepen | None
+
+    def __call__(self, rows: Domains) -> tuple[Domains, Tensor]:
+        """The rows as they were optimised, and what is proved of each, (batch,)."""
+        known = (self.proof, self.frame, self.clauses, self.others)
+        single = self.clauses.to(self.frame.graph.dtype)
+        climbed = climb(self.frame, single, rows, 0.0, self.how.climb)
+        least = prove(self.proof, self.frame, self.clauses, climbed.domains, self.others)
+        if self.deepen is not None:
+            least = torch.maximum(least, self.deepen(*known, climbed))
+        return climbed.domains, least
 
 
 def reread(frame: Frame, proof: BackwardPass) -> Frame:

@@ -17,16 +17,17 @@ from torch import Tensor
 
 from verify.bounders.beta_crown import Climb, Climbed, climb
 from verify.bounders.beta_proof import prove
+from verify.bounders.crew import ALONE, Crew, available
 from verify.bounders.domains import Domains
 from verify.bounders.memo import Memo
 from verify.bounders.refining import Refining, moved, refine
 from verify.bounders.slopes import Ascent
-from verify.branchers.babsr import candidates
 from verify.branchers.filtered import Filtered
 from verify.graph.ir import Graph
 from verify.search import pacing
 from verify.search.deepening import Deepening
 from verify.search.leaf import Settled, settle_leaf, spelled_out
+from verify.search.looking import Looked, Looking
 from verify.search.outcome import Outcome, Progress, Refuter, Watcher
 from verify.search.pool import Pool
 from verify.search.root import Root, root_of, to_input
@@ -93,6 +94,7 @@ class Tree:
         root: the first base.
         witness: a counterexample, once there is one.
         cost: seconds that the root took.
+        crew: shares batches.
     """
 
     how: ActivationSplit
@@ -112,6 +114,7 @@ class Tree:
     share: float = 0.0
     witness: Tensor | None = None
     cost: float = 0.0
+    crew: Crew = ALONE
 
     def outcome(self, verdict: Verdict, *, reason: str = "") -> Outcome:
         """What is known by now."""
@@ -142,8 +145,13 @@ class Tree:
             self.proved = float(closed.min())
         if len(root.domains) and not bool(root.frame.open().any()):
             return self.lengthen(root)
+        self.cost = time.monotonic() - begun
+        with Crew(available()) as self.crew:
+            return self.grow(root)
+
+    def grow(self, root: Root) -> Outcome:
+        """The search below the root."""
         if len(root.domains):
-            self.cost = time.monotonic() - begun
             self.explore(root, self.cost)
         while self.bases and self.witness is None:
             begun = time.monotonic()
@@ -196,7 +204,7 @@ class Tree:
             self.bounded += 1
             before = float(base.domains.value)
             known = (base.proof, base.frame, base.clauses, base.others)
-            found = refine(*known, base.domains, self.how.refining, deepen)
+            found = refine(*known, base.domains, self.how.refining, deepen, self.crew)
             if found.empty:
                 return None
             self.base = base = replace(base, proof=found.proof, frame=found.frame)
@@ -232,9 +240,8 @@ class Tree:
                 break
             before = float(base.domains.value.min())
             one = base.domains.take(torch.arange(1))
-            found = refine(
-                base.proof, base.frame, base.clauses, base.others, one, plain, Deepening(rounds)
-            )
+            known = (base.proof, base.frame, base.clauses, base.others)
+            found = refine(*known, one, plain, Deepening(rounds), self.crew)
             if found.empty:
                 return None
             domains = moved(base.domains, base.frame, found.frame)
@@ -260,15 +267,18 @@ class Tree:
             self.base = replace(base, domains=domains)
             self.closed(domains.take(good), margin[good])
 
+    def looking(self, base: Root) -> Looking:
+        """How batches below a base are bounded now."""
+        return Looking(base, self.slack, self.how.climb, self.how.filtered)
+
     def explore(self, base: Root, cost: float) -> None:
         """Search below a base; divide it if it takes long compared to `cost` seconds."""
         self.base, self.share, self.pool = base, 0.0, Pool(base.frame.columns)
-        self.settle(base.domains)
+        self.take_in(self.looking(base)(base.domains))
         if not len(self.pool):
             return
         top = self.pool.blocks[0]
-        batch = self.how.batch or pacing.batch_for(base)
-        single = base.clauses.to(torch.float32)
+        batch = (self.how.batch or pacing.batch_for(base)) * self.crew.workers
         begun, patience, seen = time.monotonic(), pacing.PATIENCE * cost, (0.0, 0.0)
         while self.witness is None and len(self.pool):
             self.budget.check()
@@ -286,7 +296,12 @@ class Tree:
                 self.finish(parents.take(leaf[None]))
             parents = parents.take(whole.nonzero().flatten())
             if len(parents) and self.witness is None:
-                self.settle(self.how.filtered(base.frame, single, parents, self.slack))
+                look = self.looking(base)
+                shares = [
+                    parents.take(rows) for rows in self.crew.shares(torch.arange(len(parents)))
+                ]
+                for looked in self.crew.each(look.split, shares):
+                    self.take_in(looked)
 
     def divide(self, base: Root, top: Domains) -> bool:
         """Put the base's parts on the stack: open clauses, or both sides of a split."""
@@ -312,35 +327,18 @@ class Tree:
             self.bases.append(replace(base, domains=parts.take(torch.tensor([i]))))
         return True
 
-    def settle(self, domains: Domains) -> None:
-        """Bound domains; prove what can be, keep the rest; look for a witness."""
-        base = self.base
-        assert base is not None
-        found = climb(
-            base.frame, base.clauses.to(torch.float32), domains, self.slack, self.how.climb
-        )
-        self.bounded += len(domains)
-        value = found.domains.value
-        left = ~(value > self.slack)
-        ready = (~left).nonzero().flatten()
-        if len(ready):
-            leaves = found.domains.take(ready)
-            margin = prove(base.proof, base.frame, base.clauses, leaves, base.others)
-            good = margin > 0
-            self.closed(leaves.take(good.nonzero().flatten()), margin[good])
-            if not bool(good.all()):
-                short = float((leaves.value.to(torch.float64) - margin)[~good].max())
-                self.slack = max(self.slack, 1.5 * short)
-                left[ready[~good]] = True
-        keep = left.nonzero().flatten()
-        if len(keep):
-            picks, pulls = candidates(base.frame, found, max(3, self.how.filtered.tried))
-            value = torch.maximum(value, domains.value.clamp(max=self.slack))
-            kept = replace(found.domains, picks=picks, pulls=pulls, value=value)
-            self.pool.push(kept.take(keep))
+    def take_in(self, looked: Looked) -> None:
+        """Account for a batch: what is proved, what stays open, and whether it shows a witness."""
+        self.bounded += len(looked.found.domains)
+        self.closed(looked.closed, looked.margin)
+        if looked.short > 0:
+            self.slack = max(self.slack, 1.5 * looked.short)
+        if len(looked.open_):
+            self.pool.push(looked.open_)
         if self.watch is not None:
             self.watch(Progress(self.bounded, len(self.pool), self.least()))
-        self.witness = self.glance(found, keep)
+        if self.witness is None:
+            self.witness = self.glance(looked.found, looked.rows)
 
     def closed(
         self,
