@@ -57,7 +57,7 @@ class ActivationSplit:
     """
 
     ascent: Ascent = Ascent()
-    climb: Climb = Climb()
+    climb: Climb = Climb(iterations=5)
     filtered: Filtered = Filtered()
     refining: Refining | None = Refining()
     batch: int | None = None
@@ -197,7 +197,7 @@ class Tree:
     def sharpen(self, base: Root) -> Root | None:
         """Bound a base's neurons anew as long as that helps; None if it is closed thereby."""
         assert self.how.refining is not None
-        longer = replace(self.how.climb, iterations=2 * self.how.climb.iterations)
+        longer = replace(self.how.climb, iterations=pacing.LONG_CLIMB)
         self.base, self.share = base, 0.0
         deepen: Deepening | None = None
         for _ in range(pacing.SWEEPS):
@@ -234,7 +234,7 @@ class Tree:
         assert self.how.refining is not None
         still = replace(self.how.refining.climb, weight_rate=0.0)
         plain = replace(self.how.refining, first_weight=0.0, climb=still)
-        longer = replace(self.how.climb, iterations=2 * self.how.climb.iterations)
+        longer = replace(self.how.climb, iterations=pacing.LONG_CLIMB)
         for rounds in pacing.ROUNDS:
             if not self.affordable(base):
                 break

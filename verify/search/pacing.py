@@ -20,6 +20,8 @@ MOST_DEEPENING = 0.2
 """Of the time left, what such a pass may take."""
 DEEPENING_HELPS = 0.2
 """It is repeated if it closes at least this share of the gap."""
+LONG_CLIMB = 20
+"""Iterations for a base's own domains; those below begin from what their parents reached."""
 LONGER = (5, 25, 100)
 """Iterations of the root's slopes where nothing can be split, in units of the usual number."""
 LAST_RATE = 0.05
