@@ -1,6 +1,6 @@
 """How far ONNX Runtime's float32 activations are from the true functions, over every float.
 
-    python -m benchmarks.kernel_sweep            (minutes each; all finite numbers)
+    python -m benchmarks.kernel_sweep --out sweep.jsonl      (all 2^32 patterns; resumes)
     python -m benchmarks.kernel_sweep --every 64 --op Exp Sin
 
 What the rules charge (`KERNEL_DEVIATION` in verify/ops/s_shaped.py, `DEVIATIONS` in
@@ -11,30 +11,94 @@ kernels may differ. The reference is torch's float64 function, itself within a f
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
+from verify.bounders.interval import Interval
 from verify.graph.ir import Node
+from verify.ops.affine import EXTRA_ROUNDINGS
 from verify.ops.curve import DEVIATIONS
+from verify.ops.curves import FARTHEST, FLUSHED
 from verify.ops.registry import lookup, noise_of
 from verify.ops.s_shaped import KERNEL_DEVIATION
+from verify.problem import Problem
+from verify.readers.onnx import read_model
+from verify.readers.onnx_file import ModelFile
 from verify.values.bounds import Bounds
-from verify.values.rounding import FLOAT32
+from verify.values.region import Box
+from verify.values.rounding import FLOAT32, UNIT_FLOAT32
+from verify.values.spec import Spec
 
-BLOCK = 2**20
-"""Bit patterns per call."""
+Single = NDArray[np.float32]
+BLOCK = 2**16
+"""Values per call: what a cache holds."""
+CHUNK = 2**26
+"""Bit patterns per line of the file of results."""
 PATTERNS = 2**32
-OPERATORS = (*KERNEL_DEVIATION, *(op for op in DEVIATIONS if op != "Power"), "Softmax")
-"""What is swept; a power is one product after the other, or std::pow."""
+TAIL = 3
+"""Values dropped from each chunk's last block, so that the scalar tail of the vectorised kernel is
+exercised as well as its body."""
+
+
+Truth = Callable[[Tensor], Tensor]
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x·Phi(x); erfc does not cancel for negative x."""
+    return torch.special.erfc(x * -math.sqrt(0.5)).mul_(x).mul_(0.5)
+
+
+def elu(scale: float, alpha: float) -> Truth:
+    """scale·(x, or alpha·(exp(x) - 1) below 0)."""
+    return lambda x: torch.where(x > 0, x, alpha * torch.expm1(x)) * scale
+
+
+SELU = (float(np.float32(1.05070102214813232421875)), float(np.float32(1.67326319217681884765625)))
+"""gamma and alpha of the ONNX standard."""
+TRUTH: dict[str, Truth] = {
+    "Sigmoid": torch.sigmoid,
+    "Tanh": torch.tanh,
+    "Exp": torch.exp,
+    "Log": torch.log,
+    "Sqrt": torch.sqrt,
+    "Reciprocal": torch.reciprocal,
+    "Softplus": lambda x: x.abs().neg_().exp_().log1p_().add_(x.clamp(min=0)),
+    "Erf": torch.erf,
+    "Gelu": gelu,
+    "Sin": torch.sin,
+    "Cos": torch.cos,
+    "Pow2": torch.square,
+    "Pow3": lambda x: x * x * x,
+    "Pow7": lambda x: x.pow(7),
+    "Elu": elu(1.0, 1.0),
+    "Selu": elu(*SELU),
+}
+"""In float64, from torch's vectorised functions: within a few 1e-16."""
+FARTHER = {"Pow": "Power", "Elu": "Exp", "Selu": "Exp"}
+"""Operators that are read as another one with an entry of its own."""
+DOMAINS: dict[str, Callable[[Tensor], Tensor]] = {
+    "Log": lambda x: x > FLUSHED,
+    "Sqrt": lambda x: x >= 0,
+    "Reciprocal": lambda x: x.abs() > FLUSHED,
+    "Sin": lambda x: x.abs() < FARTHEST,
+    "Cos": lambda x: x.abs() < FARTHEST,
+}
+"""Where the rules claim anything; everywhere unless said."""
+COMPOSED = ("Softmax", "HardSigmoid", "HardSwish")
+"""Charged what the rules charge at a point: dearer to compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,93 +112,151 @@ class Worst:
         value: of the function there.
     """
 
-    share: float
-    deviation: float
-    at: float
-    value: float
+    share: float = 0.0
+    deviation: float = 0.0
+    at: float = 0.0
+    value: float = 0.0
 
 
-def session(op: str) -> onnxruntime.InferenceSession:
-    """A one-node model in ONNX Runtime."""
-    dims = [None, 2] if op == "Softmax" else [None]
+def model_of(op: str) -> onnx.ModelProto:
+    """A one-node model."""
+    dims = [None, 2 if op == "Softmax" else 1]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name in ("x", "y")]
-    graph = helper.make_graph([helper.make_node(op, ["x"], ["y"])], op, values[:1], values[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    node, constants = helper.make_node(op, ["x"], ["y"]), []
+    if op.startswith("Pow"):
+        node = helper.make_node("Pow", ["x", "n"], ["y"])
+        power = float(op.removeprefix("Pow"))
+        constants = [helper.make_tensor("n", TensorProto.FLOAT, [], [power])]
+    graph = helper.make_graph([node], op, values[:1], values[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
-def blocks(every: int) -> Iterator[np.ndarray]:
-    """All finite float32 values, or every so many of them, in blocks."""
-    for start in range(0, PATTERNS, BLOCK * every):
-        bits = np.arange(start, min(start + BLOCK * every, PATTERNS), every, dtype=np.uint64)
-        values = bits.astype(np.uint32).view(np.float32)
-        yield values[np.isfinite(values)]
+class Kernel:
+    """One operator: its deployed kernel, the truth, and what the rules charge."""
 
+    def __init__(self, op: str) -> None:
+        """Open the model."""
+        self.op, data = op, model_of(op).SerializeToString()
+        self.session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
 
-def given_to(op: str, values: np.ndarray) -> np.ndarray:
-    """The inputs of one call: single values, or for a softmax pairs of a value and zero."""
-    if op != "Softmax":
-        return values
-    return np.stack((values, np.zeros_like(values)), axis=1)
+    def executed(self, x: Single) -> Tensor:
+        """What the runtime makes of the values, float64, shape (n, 1), or (n, 2) of a softmax."""
+        found = self.session.run(None, {"x": self.fed(x)})[0]
+        return torch.from_numpy(found).to(torch.float64)
 
+    def fed(self, x: Single) -> Single:
+        """The values as inputs; those of a softmax are pairs with 0."""
+        return np.stack((x, np.zeros_like(x)), axis=1) if self.op == "Softmax" else x[:, None]
 
-def charged(op: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The function's values at float64 inputs, and what the rules charge for executing it."""
-    batch = x if op == "Softmax" else x[:, None]
-    node = Node("y", op, ("x",), tuple(batch.shape[1:]), (tuple(batch.shape[1:]),))
-    charge = noise_of(node, FLOAT32, torch.float64, (Bounds(batch, batch.clone()),))
-    assert charge is not None
-    return lookup(node).forward(node, batch), charge
-
-
-def sweep(op: str, every: int, odd: int) -> Worst:
-    """The worst deviation of one operator.
-
-    Args:
-        op: one of `OPERATORS`.
-        every: take every so many bit patterns.
-        odd: drop so many values from each block's end, so that the scalar tail of the vectorised
-            kernel is exercised as well as its body.
-    """
-    run, worst = session(op), Worst(0.0, 0.0, 0.0, 0.0)
-    total = -(-PATTERNS // (BLOCK * every))
-    for values in track(blocks(every), description=op, total=total):
-        taken = values[: len(values) - odd]
-        if not len(taken):
-            continue
-        fed = given_to(op, taken)
-        found = torch.from_numpy(run.run(None, {"x": fed})[0]).to(torch.float64)
-        value, charge = charged(op, torch.from_numpy(fed).to(torch.float64))
-        gap = (found.view_as(value) - value).abs()
+    def worst(self, x: Single) -> Worst:
+        """The worst of some values."""
+        found, at = self.executed(x), torch.from_numpy(self.fed(x)).to(torch.float64)
+        middle, charge = self.table(at) if self.op in TRUTH else self.point(at)
+        gap = (found - middle).abs_()
         # Where nothing is claimed the charge is infinite; a NaN elsewhere must show.
-        share = torch.where(torch.isinf(charge), 0.0, gap / charge).nan_to_num(nan=torch.inf)
-        place = int(share.flatten().argmax())
-        if not float(share.flatten()[place]) <= worst.share:
-            row = place // value[0].numel()
-            worst = Worst(
-                float(share.flatten()[place]),
-                float(gap.flatten()[place]),
-                float(taken[row]),
-                float(value.flatten()[place]),
-            )
+        share = (gap / charge).masked_fill_(torch.isinf(charge) | (gap == 0), 0.0)
+        flat = share.nan_to_num_(nan=torch.inf).flatten()
+        place = int(flat.argmax())
+        values = flat[place], gap.flatten()[place], at[place // at.shape[1], 0]
+        return Worst(*(float(v) for v in values), float(middle.flatten()[place]))
+
+    def table(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The truth, and the charge of the tables: the least that a rule charges at a point."""
+        value, op = TRUTH[self.op](x), self.op.rstrip("237")
+        if op in KERNEL_DEVIATION:
+            return value, torch.full_like(value, KERNEL_DEVIATION[op])
+        known = DEVIATIONS[FARTHER.get(op, op)]
+        charge = known.relative * value.abs() + (known.absolute + FLOAT32.smallest)
+        if FARTHER.get(op) == "Exp":  # of exp(min(x, 0)), and of subtracting 1
+            power, scale = x.clamp(max=0).exp_(), math.prod(SELU) if op == "Selu" else 1.0
+            charge = power * known.relative + (1 + power) * (EXTRA_ROUNDINGS * UNIT_FLOAT32)
+            charge *= scale
+        return value, charge.masked_fill_(value.abs() >= FLOAT32.largest, torch.inf)
+
+    def point(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Middle and half width of what the rules give each point."""
+        if self.op == "Softmax":
+            node = Node("y", "Softmax", ("x",), (2,), ((2,),))
+            charge = noise_of(node, FLOAT32, torch.float64, (Bounds(x, x.clone()),))
+            assert charge is not None
+            return lookup(node).forward(node, x), charge
+        model = ModelFile(Path(self.op), "", b"", model_of(self.op), ())
+        graph = read_model(model).graph
+        one, zero = torch.ones(len(x), 1, 1, dtype=x.dtype), torch.zeros(len(x), 1, dtype=x.dtype)
+        at = x.view(len(x), *graph.input.shape)
+        low, high = (
+            side * Interval()(Problem(graph, Box(at, at.clone()), Spec(side * one, zero))).margin
+            for side in (1, -1)
+        )
+        half = ((high - low) / 2).nan_to_num_(nan=torch.inf)
+        return torch.where(torch.isinf(half), 0.0, (low + high) / 2), half
+
+
+def blocks(op: str, start: int, every: int) -> Iterator[Single]:
+    """Float32 values of one chunk at which the rules claim something, or every so many of them."""
+    for first in range(start, start + CHUNK, BLOCK * every):
+        bits = np.arange(first, min(first + BLOCK * every, start + CHUNK), every, dtype=np.uint64)
+        values = bits.astype(np.uint32).view(np.float32)
+        last = first + BLOCK * every >= start + CHUNK
+        taken = values[: len(values) - TAIL * last]
+        taken = taken[np.isfinite(taken)]
+        if op in DOMAINS:
+            taken = taken[DOMAINS[op](torch.from_numpy(taken)).numpy()]
+        if len(taken):
+            yield taken
+
+
+def swept(kernel: Kernel, start: int, every: int) -> Worst:
+    """The worst deviation of one chunk."""
+    worst = Worst()
+    for values in blocks(kernel.op, start, every):
+        found = kernel.worst(values)
+        if not found.share <= worst.share:
+            worst = found
     return worst
+
+
+def chunks(op: str, every: int, out: Path | None) -> Iterator[Worst]:
+    """The worst of each chunk; those that the file holds are not swept again."""
+    known: dict[int, Worst] = {}
+    if out is not None and out.exists():
+        for line in out.read_text().splitlines():
+            record = json.loads(line)
+            if (record.pop("op"), record.pop("every")) == (op, every):
+                record.pop("seconds")
+                known[record.pop("start")] = Worst(**record)
+    kernel = None
+    for start in range(0, PATTERNS, CHUNK):
+        if start in known:
+            yield known[start]
+            continue
+        kernel, began = kernel or Kernel(op), time.process_time()
+        found = swept(kernel, start, every)
+        if out is not None:
+            seconds = time.process_time() - began
+            record = {"op": op, "every": every, "start": start, "seconds": seconds, **asdict(found)}
+            with out.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        yield found
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Sweep the operators; the exit code is 1 if a charge is too small."""
     parser = argparse.ArgumentParser(prog="benchmarks.kernel_sweep")
+    operators = (*TRUTH, *COMPOSED)
     parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("--op", nargs="*", choices=OPERATORS, default=list(OPERATORS))
+    parser.add_argument("--op", nargs="*", choices=operators, default=list(operators))
+    parser.add_argument("--out", type=Path, help="file of results, which is also resumed from")
     given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    console, bad = Console(), False
+    torch.set_num_threads(1)
+    bad = False
     for op in given.op:
-        worst = sweep(op, given.every, odd=3)
+        worst = max(chunks(op, given.every, given.out), key=lambda found: found.share)
         bad |= not worst.share <= 1
-        console.print(
+        print(
             f"{op}: at most {worst.share:.3f} of the charge "
-            f"({worst.deviation:.3e} at x = {worst.at:.9g}, where f = {worst.value:.6g})"
+            f"({worst.deviation:.3e} at x = {worst.at:.9g}, where f = {worst.value:.6g})",
+            flush=True,
         )
     return int(bad)
 

@@ -25,7 +25,8 @@ from verify.search.strategy import decide
 from verify.values.budget import Budget
 from verify.values.property import Case
 from verify.values.question import Question, question
-from verify.values.result import Bracket, Result, Verdict
+from verify.values.result import Bracket, Result
+from verify.values.semantics import semantics_of
 from verify.values.spec import classified_as
 
 DEFAULT_MEMORY = 2 * 2**30
@@ -107,11 +108,6 @@ def certify_each(
 ) -> Iterator[list[Result]]:
     """Results batch by batch, as they come; arguments as for `certify`."""
     strategy = recipe(method, iterations=iterations, semantics=semantics)
-    if complete and strategy.verdict is not Verdict.VERIFIED:
-        raise SettingError(
-            "complete search proves for float32 executions only; leave it out, or ask for the "
-            "semantics float32"
-        )
     numbers = list(range(len(asked.x))) if indices is None else list(indices)
     chunk = granted(memory)
     size = batch_size(network, chunk) if batch is None else batch
@@ -132,7 +128,8 @@ def certify_each(
             budget=budget.share(STAGES_SHARE) if complete else budget,
         )
         if complete:
-            results = completed(network.graph, network.judge, few, results, refuters, budget)
+            kind = semantics_of(semantics)
+            results = completed(network.graph, network.judge, few, results, refuters, budget, kind)
         yield results
 
 
@@ -212,6 +209,7 @@ def radius_each(
     indices: Sequence[int] | None = None,
     exact: bool = False,
     refuters: RefuterFor | None = None,
+    semantics: str = "float32",
 ) -> Iterator[list[Bracket]]:
     """Brackets batch by batch, as they come; `asked.eps` caps the search."""
     numbers = list(range(len(asked.x))) if indices is None else list(indices)
@@ -227,7 +225,7 @@ def radius_each(
             network.graph,
             network.judge,
             few,
-            recipe(method, iterations=iterations),
+            recipe(method, iterations=iterations, semantics=semantics),
             predicted=network.judge.predict(few.x),
             indices=[numbers[i] for i in part.tolist()],
             falsifier=falsifier,
@@ -237,7 +235,8 @@ def radius_each(
         )
         if exact:
             graph, judge = network.graph, network.judge
-            found = closed(graph, judge, few, found, refuters, budget, tolerance)
+            kind = semantics_of(semantics)
+            found = closed(graph, judge, few, found, refuters, budget, tolerance, kind)
         yield found
 
 
@@ -258,6 +257,7 @@ def radius(
     largest: float | None = None,
     exact: bool = False,
     refuters: RefuterFor | None = None,
+    semantics: str = "float32",
 ) -> list[Bracket]:
     """Bracket each input's robustness radius between a certified and an attacked bound.
 
@@ -270,9 +270,10 @@ def radius(
             or of the data where there is none.
         exact: whether complete searches close the bracket to the tolerance (norm inf).
         refuters: what looks for counterexamples in them; see `prove_property`.
+        semantics: as for `certify`.
 
     Returns:
-        One `Bracket` per input, in order.
+        One `Bracket` per input, in order. Its `proof` says what the certified radius holds for.
     """
     network = load(model, input_shape=tuple(x.shape[1:]))
     cap = largest_radius(x, norm, input_range) if largest is None else largest
@@ -289,6 +290,7 @@ def radius(
         tolerance=tolerance,
         exact=exact,
         refuters=refuters,
+        semantics=semantics,
     )
     return [found for part in parts for found in part]
 
@@ -309,6 +311,7 @@ def prove_property(
     timeout: float | None = None,
     memory: int = DEFAULT_MEMORY,
     watch: Watcher | None = None,
+    semantics: str = "float32",
 ) -> Decision:
     """Decide a VNN-LIB property: whether some input of it is unsafe.
 
@@ -321,10 +324,12 @@ def prove_property(
         timeout: seconds for all of it.
         memory: bytes that the whole process may take.
         watch: called now and then while a search runs.
+        semantics: as for `certify`.
 
     Returns:
-        `VERIFIED` (unsat): no input is unsafe, in any float32 execution of the file. `FALSIFIED`
-        (sat): the witness is, replayed in the model's own runtime.
+        `VERIFIED` (unsat): no input is unsafe, in any float32 execution of the file;
+        `VERIFIED_REAL`: in real arithmetic. `FALSIFIED` (sat): the witness is, replayed in the
+        model's own runtime.
 
     Raises:
         InputError: if anything given cannot be used; the message says what to do.
@@ -348,4 +353,5 @@ def prove_property(
         )
         return replay if refuters is None else refuters(network.graph, replay, case, budget)
 
-    return decide_property(network.graph, stated.property, refuter_for, budget, watch)
+    kind = semantics_of(semantics)
+    return decide_property(network.graph, stated.property, refuter_for, budget, watch, kind)

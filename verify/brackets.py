@@ -17,7 +17,7 @@ from verify.search.strategy import Stage, Strategy, judged, prove
 from verify.traverse import run
 from verify.values.budget import Budget
 from verify.values.question import Question
-from verify.values.result import Bracket, StopReason
+from verify.values.result import Bracket, StopReason, Verdict
 
 SMALLEST_SHARE = 2.0**-10
 """Below this share of the upper end, the certified radius counts as 0."""
@@ -188,7 +188,8 @@ def bracket(
     Cheap stages bracket the certified radius first, so that dear ones only search what is left.
 
     Raises:
-        InternalError: if a certified radius reaches an attacked one, which would be a bug.
+        InternalError: if a certified radius reaches an attacked one, which would be a bug; not so
+            in real arithmetic, where what is executed may differ by rounding.
     """
     started = time.monotonic()
     upper = Upper(asked, judge)
@@ -213,7 +214,7 @@ def bracket(
             memo=memo,
         )
     crossed = (lower.radius >= upper.radius) & (lower.radius > 0)
-    if bool(crossed.any()):
+    if bool(crossed.any()) and strategy.verdict is Verdict.VERIFIED:
         i = int(crossed.nonzero()[0])
         raise InternalError(
             f"input {indices[i]}: certified radius {float(lower.radius[i])!r} reaches the attacked "
@@ -234,6 +235,7 @@ def bracket(
             seconds=share,
             reason=why(lower, upper, i, in_time),
             witness=upper.witness[i] if upper.attack[i] else None,
+            proof=strategy.verdict,
         )
         for i, index in enumerate(indices)
     ]
@@ -243,6 +245,8 @@ def why(lower: Lower, upper: Upper, row: int, in_time: bool) -> str:
     """Why an entry's bracket is not what it could be, or an empty text."""
     if upper.radius[row] == 0:
         return "the input itself is misclassified: its radius is 0"
+    if lower.radius[row] >= upper.radius[row]:
+        return StopReason.EXECUTED_OTHERWISE.value
     if not in_time:
         return StopReason.OUT_OF_TIME.value
     if lower.radius[row] == 0:

@@ -9,14 +9,7 @@ from verify.bounders.slopes import Ascent
 from verify.bounders.zonotope import Zonotope
 from verify.errors import SettingError
 from verify.search.strategy import Stage, Strategy
-from verify.values.result import Verdict
-from verify.values.rounding import FLOAT32, REAL
-
-SEMANTICS = {
-    "float32": (FLOAT32, Verdict.VERIFIED),
-    "real": (REAL, Verdict.VERIFIED_REAL),
-}
-"""What a proof is to hold for, and the verdict that says so."""
+from verify.values.semantics import semantics_of
 
 METHODS = {
     "auto": "attack, then interval, CROWN, alpha-CROWN of the margin, and of all neurons; each "
@@ -44,9 +37,8 @@ def recipe(name: str, *, iterations: int = 20, semantics: str = "float32") -> St
     """
     if iterations < 1:
         raise SettingError(f"iterations is {iterations}, but at least 1 is needed")
-    if semantics not in SEMANTICS:
-        raise SettingError(f"semantics is {semantics!r}, expected {' or '.join(SEMANTICS)}")
-    rounding, verdict = SEMANTICS[semantics]
+    kind = semantics_of(semantics)
+    rounding = kind.rounding
     ascent = Ascent(iterations)
     slopes = AlphaCrown(ascent=ascent, enough=0.0, intermediate=False, rounding=rounding)
     spec = Stage("alpha-crown (spec)", slopes, slopes)
@@ -68,4 +60,4 @@ def recipe(name: str, *, iterations: int = 20, semantics: str = "float32") -> St
             "(verify certify --help says what each does)"
         )
     why = "cheap methods first; each sees only what is still open" if name == "auto" else ""
-    return Strategy(stages[name], why, verdict)
+    return Strategy(stages[name], why, kind.proof)

@@ -71,15 +71,20 @@ class DensePlanes:
 
 
 def dense_planes(
-    graph: Graph, goal: Goal, dtype: torch.dtype = torch.float64
+    graph: Graph,
+    goal: Goal,
+    dtype: torch.dtype = torch.float64,
+    rounding: Rounding = FLOAT32,
 ) -> DensePlanes | None:
     """The bounder, if the network is a chain that it can read; else None."""
     if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
         return None  # products may be computed in bfloat16, which the noise does not cover
+    if dtype == torch.float32 and rounding.execution < FLOAT32.execution:
+        return None  # the weights' own rounding is charged as one of the execution's
     chain = chain_of(graph, dtype)
     if chain is None or gamma(2 * chain.widest + 16, unit(dtype)) > 2.0**-10:
         return None
-    return DensePlanes(chain, goal)
+    return DensePlanes(chain, goal, rounding)
 
 
 class Pass:

@@ -16,6 +16,7 @@ from verify.errors import SettingError
 from verify.report import Brackets, plot_brackets
 from verify.report.plots import FORMATS
 from verify.values.result import Bracket, norm_name
+from verify.values.semantics import EXECUTED, Semantics, semantics_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,13 @@ class Search:
         largest: radius beyond which nothing is searched, or None for all there is.
         tolerance: relative width at which the search for the certified radius stops.
         exact: whether complete searches close the brackets to the tolerance.
+        semantics: what a certified radius holds for.
     """
 
     largest: float | None
     tolerance: float
     exact: bool = False
+    semantics: Semantics = EXECUTED
 
     @classmethod
     def read(
@@ -40,6 +43,7 @@ class Search:
         *,
         pictures: tuple[Path | None, ...],
         exact: bool = False,
+        semantics: str = "float32",
     ) -> Search:
         """From the command line; also refuses pictures that cannot be drawn, before the work.
 
@@ -58,7 +62,8 @@ class Search:
         assert width is not None
         if width >= 1:
             raise SettingError(f"--tolerance is {tolerance}, expected less than 1; try 0.01")
-        return cls(parsing.positive(largest, "--max-radius"), width, exact)
+        cap = parsing.positive(largest, "--max-radius")
+        return cls(cap, width, exact, semantics_of(semantics))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,12 +75,14 @@ class BracketRun:
         done: the brackets that came.
         settings: for the record.
         running: how it was run.
+        semantics: what a certified radius holds for.
     """
 
     session: Session
     done: Collected[Bracket]
     settings: dict[str, object]
     running: Running[Bracket]
+    semantics: Semantics
 
     @property
     def title(self) -> str:
@@ -91,7 +98,9 @@ class BracketRun:
         """Each bracket as a segment, and the histograms of both ends."""
         results = self.done.results
         ends = Brackets(
-            tuple(found.certified for found in results), tuple(found.attacked for found in results)
+            tuple(found.certified for found in results),
+            tuple(found.attacked for found in results),
+            self.semantics.remark,
         )
         plot_brackets(ends, path, model=self.title, norm=self.norm)
 
@@ -121,6 +130,7 @@ def bracket_all(
         "tolerance": search.tolerance,
         "exact": search.exact,
         **arguments.settings(attacks),
+        "semantics": search.semantics.name,
     }
     job = radius_job(
         command,
@@ -130,7 +140,8 @@ def bracket_all(
         attacks,
         tolerance=search.tolerance,
         exact=search.exact,
+        semantics=search.semantics.name,
     )
     with Running(runs, job, show) as running:
         done = running.collect()
-    return BracketRun(session, done, settings, running)
+    return BracketRun(session, done, settings, running, search.semantics)

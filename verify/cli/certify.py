@@ -13,6 +13,7 @@ from verify.cli.options import (
     OutputOptions,
     Radius,
     RunOptions,
+    Semantics,
 )
 
 FALSIFIED, UNKNOWN = 1, 3
@@ -30,16 +31,6 @@ Confidence = Annotated[
     typer.Option(
         "--confidence",
         help="Certify the confidence instead of the class: 'verify confidence' with its defaults.",
-    ),
-]
-
-Semantics = Annotated[
-    str,
-    typer.Option(
-        "--semantics",
-        metavar="WHICH",
-        help="'float32': proofs hold for every float32 execution of the file; 'real': for the "
-        "real-valued network only, and the verdict says so.",
     ),
 ]
 
@@ -92,11 +83,13 @@ def certify(
     from verify.cli.session import bound_arguments, open_session, stamp
     from verify.errors import SettingError
     from verify.values.result import Verdict
+    from verify.values.semantics import semantics_of
 
-    if semantics != "float32" and (confidence or complete or certificate is not None):
+    kind = semantics_of(semantics)
+    if not kind.executed and (confidence or certificate is not None):
         raise SettingError(
-            f"--semantics {semantics} goes with the bounds alone; leave out --confidence, "
-            "--complete and --certificate"
+            f"--semantics {semantics} goes with verdicts alone; leave out --confidence and "
+            "--certificate"
         )
     if confidence:
         from verify.cli.confidence import certify_confidence

@@ -12,6 +12,7 @@ from verify.cli.options import (
     Model,
     OutputOptions,
     RunOptions,
+    Semantics,
 )
 from verify.cli.radius import Largest, Tolerance
 
@@ -57,6 +58,7 @@ def compare(
     histogram: Histogram = None,
     max_radius: Largest = None,
     tolerance: Tolerance = "0.01",
+    semantics: Semantics = "float32",
 ) -> int:
     """Compare certified, attacked and clean accuracy over a grid of radii.
 
@@ -80,13 +82,14 @@ def compare(
     from verify.report import plot_accuracy
 
     show, grid = presenter(output), parsing.grid(eps_grid)
-    search = Search.read(max_radius, tolerance, pictures=(plot, histogram))
+    search = Search.read(max_radius, tolerance, pictures=(plot, histogram), semantics=semantics)
     run = bracket_all(model, data, bounds, attacks, search, runs, show, "compare")
     done = run.done
     summary: dict[str, object] = {"interrupted": done.interrupted, **run.running.summary()}
     curves = None
     if done.results:
-        curves = count_accuracy(done.results, grid or default_grid(done.results))
+        radii = grid or default_grid(done.results)
+        curves = count_accuracy(done.results, radii, search.semantics)
         summary |= {
             "clean_accuracy": curves.clean,
             "curves": {

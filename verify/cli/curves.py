@@ -10,6 +10,7 @@ from rich.table import Table
 from verify.cli.presenting import Presenter
 from verify.report import AccuracyCurves
 from verify.values.result import Bracket
+from verify.values.semantics import EXECUTED, Semantics
 
 POINTS = 21
 
@@ -23,7 +24,9 @@ def default_grid(brackets: Sequence[Bracket]) -> tuple[float, ...]:
     return tuple(steps * unit * i / (POINTS - 1) for i in range(POINTS))
 
 
-def count_accuracy(brackets: Sequence[Bracket], grid: Sequence[float]) -> AccuracyCurves:
+def count_accuracy(
+    brackets: Sequence[Bracket], grid: Sequence[float], semantics: Semantics = EXECUTED
+) -> AccuracyCurves:
     """Shares of the inputs at each radius.
 
     An input counts as certified at eps if it is correct and eps <= its certified radius, and as
@@ -43,6 +46,7 @@ def count_accuracy(brackets: Sequence[Bracket], grid: Sequence[float]) -> Accura
         attacked=tuple(share([found.attacked > eps for found in brackets]) for eps in grid),
         clean=share([found.attacked > 0 for found in brackets]),
         count=count,
+        remark=semantics.remark,
     )
 
 
@@ -51,7 +55,7 @@ def print_curves(curves: AccuracyCurves, show: Presenter) -> None:
     if show.options.quiet:
         return
     table = Table(title=f"accuracy of {curves.count} inputs; clean {curves.clean:.2%}")
-    for heading in ("eps", "certified", "attacked", "undecided"):
+    for heading in ("eps", f"certified{curves.remark}", "attacked", "undecided"):
         table.add_column(heading, justify="right", no_wrap=True)
     for eps, low, high in zip(curves.eps, curves.certified, curves.attacked, strict=True):
         table.add_row(f"{eps:.4g}", f"{low:.2%}", f"{high:.2%}", f"{high - low:.2%}")

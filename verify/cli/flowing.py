@@ -16,6 +16,7 @@ from verify.geometric.outcome import GeometricResult
 from verify.graph.ir import Graph
 from verify.protocols import Judge
 from verify.values.budget import Budget
+from verify.values.semantics import semantics_of
 
 Given = tuple[Graph, Judge, Tensor, int]
 """A network, its judge, an image and its label."""
@@ -37,7 +38,8 @@ def flow_claim(options: GeometricOptions) -> FlowClaim | None:
         raise SettingError("--pixel-noise goes with --transform, not with --flow; leave it out")
     delta = parsing.radius(options.flow)
     smooth = None if options.smooth is None else parsing.radius(options.smooth)
-    return FlowClaim(Flow(delta, smooth), options.method or "auto", bracket=options.split)
+    kind = semantics_of(options.semantics)
+    return FlowClaim(Flow(delta, smooth), options.method or "auto", options.split, kind)
 
 
 def certified_flow(

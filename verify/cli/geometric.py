@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from verify.cli.options import DataOptions, Model, OutputOptions, RunOptions
+from verify.cli.options import DataOptions, Model, OutputOptions, RunOptions, Semantics
 
 FALSIFIED, UNKNOWN = 1, 3
 SEARCH = "Transformation"
@@ -105,6 +105,7 @@ class GeometricOptions:
     seed: Annotated[
         int, typer.Option(help="Of the attack's random numbers.", rich_help_panel=SEARCH)
     ] = 0
+    semantics: Semantics = "float32"
 
 
 Plot = Annotated[
@@ -167,9 +168,9 @@ def geometric(
     record = show.record("geometric", run.stamp, run.settings, results, summary)
     show.publish(record)
     if results:
-        show.say(
-            [f"{name.replace('_', ' ')}: {value:g}" for name, value in totals(results).items()]
-        )
+        for name, value in totals(results).items():
+            remark = record.remark if "certified" in name else ""
+            show.say([f"{name.replace('_', ' ')}{remark}: {value:g}"])
         show.say(draw(run, plot, strip))
     verdicts = {result.verdict for result in results}
     code = UNKNOWN if Verdict.UNKNOWN in verdicts else 0

@@ -82,10 +82,11 @@ def radius_job(
     *,
     tolerance: float,
     exact: bool,
+    semantics: str,
 ) -> Job[Bracket]:
     """That of `verify radius` and `verify compare`."""
     size = arguments.batch or max(1, batch_size(session.network, granted(arguments.memory)) // 4)
-    work = RadiusWork(*sent(session), attacks, arguments, tolerance, exact)
+    work = RadiusWork(*sent(session), attacks, arguments, tolerance, exact, semantics)
     return input_job(command, session, settings, work, few(size, exact, arguments.batch))
 
 

@@ -25,6 +25,7 @@ from verify.report.records import plain_row
 from verify.runs.answers import Answer
 from verify.runs.engine import Solver
 from verify.runs.identity import Instance
+from verify.values.semantics import EXECUTED, Semantics
 
 COLUMNS = (2, 3)
 """Of a line: model, property and, if there is one, seconds; as in the competition."""
@@ -71,12 +72,14 @@ class PropWork:
         memory: bytes that a process may take.
         seed: of the attacks.
         files: the files' bytes by path where they have to travel, else None.
+        semantics: what a proof is to hold for.
     """
 
     lines: tuple[Line, ...]
     memory: int
     seed: int
     files: Mapping[str, bytes] | None = None
+    semantics: str = "float32"
 
     def open(self) -> Solver:
         """Put the files somewhere, if they have travelled."""
@@ -125,6 +128,7 @@ class PropWork:
                 refuters=refuters(self.seed),
                 timeout=None if line.timeout is None else max(0.05, line.timeout - spent),
                 memory=self.memory,
+                semantics=self.semantics,
             )
         except InputError as error:
             row |= {"verdict": "unknown", "answer": "error", "reason": str(error)}
@@ -157,6 +161,7 @@ def prove_list(
     seed: int,
     output: OutputOptions,
     runs: RunOptions,
+    semantics: Semantics = EXECUTED,
 ) -> int:
     """Decide every line of a list; returns the exit code.
 
@@ -170,14 +175,19 @@ def prove_list(
     files = None
     if runs.scheduler is not None:
         files = {name: Path(name).read_bytes() for name in hashes}
-    work = PropWork(lines, size, seed, files)
-    settings: dict[str, object] = {"list": str(path), "memory": size, "seed": seed}
+    work = PropWork(lines, size, seed, files, semantics.name)
+    settings: dict[str, object] = {
+        "list": str(path),
+        "memory": size,
+        "seed": seed,
+        "semantics": semantics.name,
+    }
     job = Job(
         command="prop",
         settings={**settings, "limit": None},
         stamp=ModelStamp(None, None),
         work=work,
-        here=PropWork(lines, size, seed).open,
+        here=PropWork(lines, size, seed, None, semantics.name).open,
         instances=lambda: [
             Instance(i, None, None, f"{hashes[x.model]} {hashes[x.spec]} {x.timeout}".encode())
             for i, x in enumerate(lines)

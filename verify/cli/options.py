@@ -25,6 +25,16 @@ Radius = Annotated[
     ),
 ]
 
+Semantics = Annotated[
+    str,
+    typer.Option(
+        "--semantics",
+        metavar="WHICH",
+        help="'float32': proofs hold for every float32 execution of the file; 'real': for the "
+        "real-valued network only, and every answer says so.",
+    ),
+]
+
 DATA, EFFORT, ATTACK, OUTPUT, RUN = "Data", "Bounds", "Attack", "Output", "Runs"
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from verify.cli.options import MODEL_HELP, OutputOptions, RunOptions
+from verify.cli.options import MODEL_HELP, OutputOptions, RunOptions, Semantics
 
 Model = Annotated[Path | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 Spec = Annotated[
@@ -81,6 +81,7 @@ def prop(
     seed: Seed = 0,
     quiet: Quiet = False,
     debug: Debug = False,
+    semantics: Semantics = "float32",
 ) -> int:
     """Decide a VNN-LIB property: whether some input of it gives an unsafe output.
 
@@ -98,19 +99,23 @@ def prop(
     """
     # Not before: `verify --help` need not wait for torch.
     from verify.errors import SettingError
+    from verify.values.semantics import semantics_of
 
+    kind = semantics_of(semantics)
+    if not kind.executed and certificate is not None:
+        raise SettingError(f"--certificate is about float32; leave out --semantics {semantics}")
     if instances is not None:
         from verify.cli.listing import prove_list
 
         if model is not None or out is not None or certificate is not None:
             raise SettingError("--list stands alone: leave out MODEL, SPEC, --out, --certificate")
         output = OutputOptions(json=json, csv=csv, quiet=quiet, debug=debug)
-        return prove_list(instances, timeout, memory, seed, output, runs)
+        return prove_list(instances, timeout, memory, seed, output, runs, kind)
     if model is None or spec is None:
         raise SettingError("give MODEL and SPEC, or --list FILE")
     if (csv, runs.run, runs.workers, runs.scheduler) != (None,) * 4:
         raise SettingError("--csv, --run, --workers and --scheduler go with --list; write one")
     from verify.cli.proving import Asked, prove
 
-    asked = Asked(model, spec, timeout, memory, seed, certificate)
+    asked = Asked(model, spec, timeout, memory, seed, certificate, kind)
     return prove(asked, out=out, json=json, quiet=quiet)

@@ -22,8 +22,14 @@ from verify.search.complete import Decision
 from verify.search.outcome import Progress, Watcher
 from verify.values.budget import Budget
 from verify.values.result import Verdict
+from verify.values.semantics import EXECUTED, Semantics
 
-EXIT = {Verdict.VERIFIED: 0, Verdict.FALSIFIED: 1, Verdict.UNKNOWN: 3}
+EXIT = {
+    Verdict.VERIFIED: 0,
+    Verdict.VERIFIED_REAL: 0,
+    Verdict.FALSIFIED: 1,
+    Verdict.UNKNOWN: 3,
+}
 CERTIFYING = 600.0
 """Seconds for a certificate; what has none by then is said to have none."""
 EVERY = 0.2
@@ -40,6 +46,7 @@ class Asked:
     memory: str
     seed: int
     certificate: Path | None = None
+    semantics: Semantics = EXECUTED
 
 
 def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> int:
@@ -68,6 +75,7 @@ def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> i
             timeout=left,
             memory=memory,
             watch=watch,
+            semantics=asked.semantics.name,
         )
     text = written(network, stated, decision)
     if out is not None:
@@ -190,6 +198,7 @@ def write_record(
             "timeout": asked.timeout,
             "memory": asked.memory,
             "seed": asked.seed,
+            "semantics": asked.semantics.name,
         },
         model=ModelStamp(network.path, network.sha256),
         seconds=seconds,

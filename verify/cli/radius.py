@@ -12,6 +12,7 @@ from verify.cli.options import (
     Model,
     OutputOptions,
     RunOptions,
+    Semantics,
 )
 
 Plot = Annotated[
@@ -56,6 +57,7 @@ def radius(
     max_radius: Largest = None,
     tolerance: Tolerance = "0.01",
     exact: Exact = False,
+    semantics: Semantics = "float32",
 ) -> int:
     """Bracket each input's robustness radius: certified from below, attacked from above.
 
@@ -75,7 +77,7 @@ def radius(
     from verify.cli.session import stamp
 
     show = presenter(output)
-    search = Search.read(max_radius, tolerance, pictures=(plot,), exact=exact)
+    search = Search.read(max_radius, tolerance, pictures=(plot,), exact=exact, semantics=semantics)
     run = bracket_all(model, data, bounds, attacks, search, runs, show, "radius")
     done = run.done
     record = show.record(

@@ -98,7 +98,8 @@ def source_of(name: str, folder: Path, worst: int) -> Source:
     try:
         head = store.head
         again = f"verify {shlex.join(head.argv)}" if head.argv else ""
-        source = Source(name, None, record_of(store), again=again)
+        record = record_of(store)
+        source = Source(name + record.remark, None, record, again=again)
         shown = judged(pictures(store, source, worst), source, Path(head.folder))
         return replace(source, pictures=shown)
     finally:

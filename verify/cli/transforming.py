@@ -34,6 +34,7 @@ from verify.traverse import run as run_graph
 from verify.values.budget import Budget
 from verify.values.question import Question
 from verify.values.result import Verdict
+from verify.values.semantics import semantics_of
 
 if TYPE_CHECKING:
     from verify.report.geometric_plots import Frame
@@ -85,6 +86,7 @@ class Claim:
             )
         if fields is not None:
             return cls(options, None, Settings(), fields, timeout)
+        kind = semantics_of(options.semantics)
         wanted = options.tolerance
         tolerance = None if wanted in (None, "none") else parsing.positive(wanted, "--tolerance")
         settings = Settings(
@@ -93,9 +95,15 @@ class Claim:
             split=options.split,
             most_boxes=options.most_boxes,
             tolerance=tolerance,
+            semantics=kind,
         )
         transform = parse_transform(options.transform or "")
         return cls(options, transform, settings, None, timeout)
+
+    @property
+    def remark(self) -> str:
+        """Behind the word certified."""
+        return semantics_of(self.options.semantics).remark
 
     def record(self) -> dict[str, object]:
         """For the record's settings."""
@@ -108,6 +116,7 @@ class Claim:
                 "timeout": self.timeout,
                 "attack": options.attack,
                 "seed": options.seed,
+                "semantics": options.semantics,
                 "threads": torch.get_num_threads(),
             }
         return {
@@ -120,6 +129,7 @@ class Claim:
             "timeout": self.timeout,
             "attack": options.attack,
             "seed": options.seed,
+            "semantics": options.semantics,
             "threads": torch.get_num_threads(),
         }
 
@@ -257,7 +267,8 @@ def draw(run: GeometricRun, plot: Path | None, strip: Path | None) -> list[str]:
     results, said = run.done.results, []
     title = Path(run.session.network.path or "model").name
     if plot is not None:
-        ends = ShareCurves(tuple(r.certified for r in results), tuple(r.attacked for r in results))
+        certified, attacked = (r.certified for r in results), (r.attacked for r in results)
+        ends = ShareCurves(tuple(certified), tuple(attacked), run.claim.remark)
         plot_shares(ends, plot, model=title, transform=run.what)
         said.append(f"drawn: {plot}")
     if strip is not None:
@@ -279,7 +290,8 @@ def frames(run: GeometricRun, result: GeometricResult) -> list[Frame]:
         for end, name in ((transform.low, "low end"), (transform.high, "high end")):
             values = transform.origin + result.certified * (end - transform.origin)
             shown = transform(image[None], values[None])[0]
-            found.append(Frame(shown.tolist(), f"certified {name}\n{spelled(values.tolist())}"))
+            what = f"certified {name}{run.claim.remark}\n{spelled(values.tolist())}"
+            found.append(Frame(shown.tolist(), what))
     if result.witness is not None:
         seen = int(run.session.network.judge.predict(result.witness[None])[0])
         where = "" if result.parameters is None else spelled(result.parameters)

@@ -191,6 +191,7 @@ class RadiusWork(WitnessWork[Bracket]):
     arguments: BoundArguments
     tolerance: float
     exact: bool
+    semantics: str = "float32"
 
     def results(self, network: Network, few: Question, indices: list[int]) -> list[Bracket]:
         """One batch of `radius_each`."""
@@ -207,6 +208,7 @@ class RadiusWork(WitnessWork[Bracket]):
             indices=indices,
             exact=self.exact,
             refuters=refuters(self.attacks.seed),
+            semantics=self.semantics,
         )
         return [found for part in parts for found in part]
 

@@ -30,7 +30,8 @@ from verify.traverse import run as run_graph
 from verify.values.budget import Budget, OutOfTime
 from verify.values.region import Box
 from verify.values.result import StopReason, Verdict
-from verify.values.rounding import PARTIAL_SUMS
+from verify.values.rounding import PARTIAL_SUMS, REAL
+from verify.values.semantics import EXECUTED, Semantics
 from verify.values.spec import classified_as
 
 METHODS = ("forward", "crown", "crown-ibp", "ibp")
@@ -59,6 +60,8 @@ class Settings:
         most_boxes: bounded per image at most.
         tolerance: after a counterexample, boxes below it are pursued until its share and the
             certified one differ by less than this, relatively; None stops at the first one.
+        semantics: what a proof is to hold for, as far as the network goes; sampling is always
+            charged as it is executed.
 
     Raises:
         SettingError: if one of them is out of its range.
@@ -69,6 +72,7 @@ class Settings:
     split: bool = True
     most_boxes: int = 100_000
     tolerance: float | None = 0.01
+    semantics: Semantics = EXECUTED
 
     def __post_init__(self) -> None:
         """Check what was given."""
@@ -149,16 +153,17 @@ class Search:
         """Margins of boxes (box, row), and how much each parameter moves the worst row."""
         problem = self.problem(boxes)
         region, method = problem.region, self.settings.method
+        rounding = self.settings.semantics.rounding
         assert isinstance(region, Transformed)
         if method == "forward":
-            found = Forward(single=self.single)(problem)
+            found = Forward(rounding, single=self.single)(problem)
             return found.margin, effect(region.forms, found.coeff.flatten(1))
         if method == "ibp":
             bounds = region.bounds()
             box = Box(bounds.lower, bounds.upper)
-            margin = Interval()(Problem(self.graph, box, problem.spec)).margin
+            margin = Interval(rounding)(Problem(self.graph, box, problem.spec)).margin
         else:
-            margin = Crown(intermediate=method == "crown")(problem).margin
+            margin = Crown(rounding, method == "crown")(problem).margin
         return margin, effect(region.forms, torch.ones_like(region.bounds().lower).flatten(1))
 
     def proves(self, margin: Tensor) -> Tensor:
@@ -248,11 +253,12 @@ class Search:
         """Margins of boxes with rounding charged closely; dear."""
         problem = self.problem(boxes)
         self.bounded += len(boxes)
+        rounding = PARTIAL_SUMS if self.settings.semantics.executed else REAL
         if self.settings.method == "ibp":
             bounds = problem.region.bounds()
             box = Box(bounds.lower, bounds.upper)
-            return Interval(PARTIAL_SUMS)(Problem(self.graph, box, problem.spec)).margin
-        return Crown(PARTIAL_SUMS)(problem).margin
+            return Interval(rounding)(Problem(self.graph, box, problem.spec)).margin
+        return Crown(rounding)(problem).margin
 
     def room(self) -> Tensor:
         """Widths of the range."""
@@ -319,7 +325,7 @@ def certify_image(
 
     Raises:
         ShapeError: if the network does not take images.
-        InternalError: if a certified share reached an attacked one.
+        InternalError: if a certified share reached an attacked one, other than in real arithmetic.
     """
     started = time.monotonic()
     check_image_shape(tuple(image.shape))
@@ -335,16 +341,17 @@ def certify_image(
         certified = float(torch.cat(left).min())
     if search.certified:
         volume = float(sum(b.volume(transform).sum() for b in search.certified))
-    if search.attacked <= certified and (certified > 0 or not left):
+    crossed = search.attacked <= certified and (certified > 0 or not left)
+    if crossed and settings.semantics.executed:
         raise InternalError(
             f"input {index} is certified to a share of {certified} and refuted at "
             f"{search.attacked}; one of the two is wrong, please report this"
         )
     verdict, reason = Verdict.UNKNOWN, why or StopReason.BOUNDS_TOO_LOOSE.value
     if search.witness is not None:
-        verdict, reason = Verdict.FALSIFIED, ""
+        verdict, reason = Verdict.FALSIFIED, StopReason.EXECUTED_OTHERWISE.value if crossed else ""
     elif not left:
-        verdict, reason = Verdict.VERIFIED, ""
+        verdict, reason = settings.semantics.proof, ""
         volume = 1.0
     spans = [torch.stack((b.low, b.high), dim=1) for b in search.certified]
     parameters = len(transform.steps)
@@ -353,7 +360,7 @@ def certify_image(
         label=label,
         predicted=int(judge.predict(search.image[None])[0]),
         verdict=verdict,
-        margin=search.margin if verdict is Verdict.VERIFIED else math.nan,
+        margin=search.margin if verdict.proved else math.nan,
         certified=certified,
         attacked=search.attacked,
         volume=min(volume, 1.0),

@@ -23,6 +23,7 @@ from verify.protocols import Bounder, Judge
 from verify.values.budget import Budget, OutOfTime
 from verify.values.region import Box
 from verify.values.result import StopReason, Verdict
+from verify.values.semantics import EXECUTED, Semantics
 from verify.values.spec import classified_as
 
 FLOW_METHODS = ("auto", "ibp", "crown-ibp", "crown", "alpha-crown")
@@ -40,6 +41,7 @@ class FlowClaim:
         flow: the fields.
         method: one of `FLOW_METHODS`; auto is ibp, crown and alpha-crown, until one proves it.
         bracket: whether smaller shares are looked at where the whole set is not proved.
+        semantics: what a proof is to hold for; sampling is always charged as it is executed.
 
     Raises:
         SettingError: if there is no such method.
@@ -48,6 +50,7 @@ class FlowClaim:
     flow: Flow
     method: str = "auto"
     bracket: bool = True
+    semantics: Semantics = EXECUTED
 
     def __post_init__(self) -> None:
         """Check the method."""
@@ -58,11 +61,12 @@ class FlowClaim:
 
     def stages(self) -> list[tuple[Bounder, bool]]:
         """Bounders, cheapest first, and whether they look at the pixels' box alone."""
-        alpha = AlphaCrown(enough=0.0, intermediate=self.method == "alpha-crown")
+        rounding, every = self.semantics.rounding, self.method == "alpha-crown"
+        alpha = AlphaCrown(enough=0.0, intermediate=every, rounding=rounding)
         table: dict[str, list[tuple[Bounder, bool]]] = {
-            "ibp": [(Interval(), True)],
-            "crown-ibp": [(Crown(intermediate=False), False)],
-            "crown": [(Crown(), False)],
+            "ibp": [(Interval(rounding), True)],
+            "crown-ibp": [(Crown(rounding, False), False)],
+            "crown": [(Crown(rounding), False)],
             "alpha-crown": [(alpha, False)],
         }
         table["auto"] = [*table["ibp"], *table["crown"], *table["alpha-crown"]]
@@ -124,7 +128,7 @@ def certify_flow(
 
     Raises:
         ShapeError: if the network does not take images.
-        InternalError: if a certified share reached an attacked one.
+        InternalError: if a certified share reached an attacked one, other than in real arithmetic.
     """
     started = time.monotonic()
     check_image_shape(tuple(image.shape))
@@ -148,12 +152,12 @@ def certify_flow(
         if certified == 1.0 or not claim.bracket or step < 2.0**-HALVINGS:
             break
         share, step = share + (step if found > 0 else -step), step / 2
-    if certified > 0 and certified >= attacked:
+    if certified > 0 and certified >= attacked and claim.semantics.executed:
         raise InternalError(
             f"input {index} is certified to a share of {certified} and refuted at {attacked}; "
             "one of the two is wrong, please report this"
         )
-    verdict = Verdict.VERIFIED if certified == 1.0 else Verdict.UNKNOWN
+    verdict = claim.semantics.proof if certified == 1.0 else Verdict.UNKNOWN
     if witness is not None:
         verdict, reason = Verdict.FALSIFIED, ""
     elif verdict is Verdict.UNKNOWN:
@@ -163,7 +167,7 @@ def certify_flow(
         label=label,
         predicted=int(judge.predict(image[None])[0]),
         verdict=verdict,
-        margin=margin if verdict is Verdict.VERIFIED else math.nan,
+        margin=margin if verdict.proved else math.nan,
         certified=certified,
         attacked=attacked,
         volume=certified,

@@ -33,6 +33,7 @@ class AccuracyCurves:
         attacked: share that no attack within each radius refuted: an upper bound of it.
         clean: share classified correctly without any change.
         count: number of inputs.
+        remark: behind the word certified, where a proof holds in real arithmetic only.
 
     Raises:
         SettingError: if the three lists differ in length or are empty.
@@ -43,6 +44,7 @@ class AccuracyCurves:
     attacked: tuple[float, ...]
     clean: float
     count: int
+    remark: str = ""
 
     def __post_init__(self) -> None:
         if not len(self.eps) == len(self.certified) == len(self.attacked) > 0:
@@ -60,6 +62,7 @@ class Brackets:
     Attributes:
         certified: one for each input.
         attacked: one for each input; infinite or None where no attack succeeded.
+        remark: behind the word certified, where a proof holds in real arithmetic only.
 
     Raises:
         SettingError: if the two differ in length or are empty.
@@ -67,6 +70,7 @@ class Brackets:
 
     certified: tuple[float, ...]
     attacked: tuple[float | None, ...]
+    remark: str = ""
 
     def __post_init__(self) -> None:
         if not len(self.certified) == len(self.attacked) > 0:
@@ -108,9 +112,8 @@ def plot_accuracy(curves: AccuracyCurves, path: str | Path, *, model: str, norm:
         linewidth=0,
         label="undecided",
     )
-    axes.plot(
-        eps, curves.certified, "o-", color=BLUE, label="certified (lower bound)", markersize=size
-    )
+    proved = f"certified (lower bound){curves.remark}"
+    axes.plot(eps, curves.certified, "o-", color=BLUE, label=proved, markersize=size)
     axes.set_xlabel(f"radius eps ({_norm_name(norm)}, model input units)")
     axes.set_ylabel(f"share of {curves.count} inputs")
     axes.set_ylim(-0.02, 1.02)
@@ -139,20 +142,23 @@ def plot_brackets(brackets: Brackets, path: str | Path, *, model: str, norm: str
     )
     ends = [end for pair in pairs for end in pair if math.isfinite(end)]
     right = 1.05 * max(ends, default=0.0) or 1.0
-    _draw_segments(upper, pairs, right)
-    _draw_histograms(lower, pairs, right)
+    proved = f"certified radius{brackets.remark}"
+    _draw_segments(upper, pairs, right, proved)
+    _draw_histograms(lower, pairs, right, proved)
     upper.set_title(f"Robustness radii of {len(pairs)} inputs, {model}")
     lower.set_xlabel(f"radius ({_norm_name(norm)}, model input units)")
     save_figure(figure, path)
 
 
-def _draw_segments(axes: "Axes", pairs: Sequence[tuple[float, float]], right: float) -> None:
+def _draw_segments(
+    axes: "Axes", pairs: Sequence[tuple[float, float]], right: float, proved: str
+) -> None:
     heights = range(len(pairs))
     lows, highs = [low for low, _ in pairs], [min(high, right) for _, high in pairs]
     size = min(22.0, 1800.0 / len(pairs))  # dots must not melt into each other
     width = min(3.0, 180.0 / len(pairs))
     axes.hlines(heights, lows, highs, color=GREY, alpha=0.5, linewidth=width, label="undecided")
-    axes.scatter(lows, heights, s=size, color=BLUE, marker="o", label="certified radius", zorder=4)
+    axes.scatter(lows, heights, s=size, color=BLUE, marker="o", label=proved, zorder=4)
     found = [(h, high) for h, (_, high) in zip(heights, pairs, strict=True) if math.isfinite(high)]
     if found:
         axes.scatter(
@@ -181,14 +187,16 @@ def _draw_segments(axes: "Axes", pairs: Sequence[tuple[float, float]], right: fl
     _legend(axes, "lower right")
 
 
-def _draw_histograms(axes: "Axes", pairs: Sequence[tuple[float, float]], right: float) -> None:
+def _draw_histograms(
+    axes: "Axes", pairs: Sequence[tuple[float, float]], right: float, proved: str
+) -> None:
     count = max(8, min(40, round(2 * math.sqrt(len(pairs)))))
     bins = [right * i / count for i in range(count + 1)]
     finite = [high for _, high in pairs if math.isfinite(high)]
     lows = [low for low, _ in pairs]
     missing = len(pairs) - len(finite)
     attacked = "attacked radius" + (f" ({missing} without)" if missing else "")
-    axes.hist(lows, bins, color=BLUE, alpha=0.55, label="certified radius")
+    axes.hist(lows, bins, color=BLUE, alpha=0.55, label=proved)
     axes.hist(finite, bins, histtype="step", color=VERMILLION, linewidth=1.8, label=attacked)
     axes.set_xlim(0, right)
     axes.set_ylabel("number of inputs")

@@ -60,13 +60,19 @@ def record_table(record: Record, *, most_rows: int = MOST_ROWS) -> Table:
     table = Table()
     for column in columns:
         table.add_column(
-            _HEADINGS.get(column, column),
+            _heading(record, column),
             justify="right" if column in _NUMBERS else "left",
             no_wrap=True,
         )
     for row in rows[:most_rows]:
         table.add_row(*(_cell(column, row.get(column)) for column in columns))
     return table
+
+
+def _heading(record: Record, column: str) -> str:
+    """Over a column; a certified figure says if it holds in real arithmetic only."""
+    proved = column in ("radius_certified", "share_certified")
+    return _HEADINGS.get(column, column) + (record.remark if proved else "")
 
 
 def heading_text(record: Record) -> str:
@@ -86,7 +92,7 @@ def summary_text(record: Record) -> str:
         if f"{field}_median" in summary:
             value = summary[f"{field}_median"]
             text = "none found" if value is None else _number(value, field)
-            parts.append(f"median {_HEADINGS[field]} {text}")
+            parts.append(f"median {_heading(record, field)} {text}")
     seconds = summary.get("seconds")
     if isinstance(seconds, int | float):
         parts.append(f"{seconds:.1f} s")

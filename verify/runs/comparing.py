@@ -141,8 +141,9 @@ def results_of(store: Store) -> dict[tuple[object, ...], Row]:
 
 def same_question(first: Head, second: Head) -> bool:
     """Whether claims of one are about what claims of the other are about."""
+    one, other = ({"semantics": "float32", **head.settings} for head in (first, second))
     return first.model_sha256 == second.model_sha256 and all(
-        first.settings.get(name) == second.settings.get(name) for name in SAME_QUESTION
+        one.get(name) == other.get(name) for name in SAME_QUESTION
     )
 
 

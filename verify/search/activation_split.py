@@ -1,9 +1,8 @@
 """ActivationSplit: branch and bound over the signs of pre-activations, batched.
 
 Two levels. Below a *base*, thousands of domains are split and bounded by one backward walk each,
-with the base's bounds of the neurons inherited. If a base is not finished after a while, it is
-divided: into its clauses, later by a split, and for each part the neurons are bounded anew. That
-costs as much as thousands of domains, but every domain below profits.
+with the base's bounds inherited. A base that takes long is divided: into its clauses, later by a
+split; each part's neurons are bounded anew, at the cost of thousands of domains.
 """
 
 from __future__ import annotations
@@ -34,12 +33,13 @@ from verify.search.root import Root, root_of, to_input
 from verify.values.budget import Budget, OutOfTime
 from verify.values.property import Case
 from verify.values.result import Verdict
+from verify.values.rounding import FLOAT32, Rounding
 
 METHOD = "activation splitting (beta-CROWN)"
 
 OnLeaf = Callable[[Root, Domains, Domains], None]
 """Told of closed domains: the base whose bounds they inherit; the splits, slopes and multipliers
-that prove them; and the domains as they were searched, with their splits in order."""
+that prove them; the domains as they were searched, splits in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class ActivationSplit:
         batch: domains split at once; None to choose by the network's size.
         on_leaf: told of every closed leaf; for certificates.
         memo: given the slopes that bounded the root's neurons; for certificates.
+        rounding: which executions a proof is to hold for.
     """
 
     ascent: Ascent = Ascent()
@@ -63,6 +64,7 @@ class ActivationSplit:
     batch: int | None = None
     on_leaf: OnLeaf | None = None
     memo: Memo | None = None
+    rounding: Rounding = FLOAT32
 
     def __call__(
         self,
@@ -134,7 +136,7 @@ class Tree:
         """Root, then bases until nothing is open; raises OutOfTime."""
         begun = time.monotonic()
         how = self.how
-        root = root_of(self.graph, self.case, how.ascent, self.budget, how.memo)
+        root = root_of(self.graph, self.case, how.ascent, self.budget, how.memo, how.rounding)
         self.base = self.root = root
         if how.on_leaf is not None and len(root.closed):
             how.on_leaf(root, root.closed, root.closed)
@@ -162,7 +164,7 @@ class Tree:
             return self.outcome(Verdict.FALSIFIED)
         if self.stuck:
             return self.outcome(Verdict.UNKNOWN, reason="leaves without open neurons are left")
-        return self.outcome(Verdict.VERIFIED)
+        return self.outcome(root.worth)
 
     def lengthen(self, root: Root) -> Outcome:
         """Without a neuron to split, slopes are optimised for longer and longer."""
@@ -172,7 +174,8 @@ class Tree:
             ascent = replace(
                 self.how.ascent, iterations=iterations, decay=pacing.LAST_RATE ** (1 / iterations)
             )
-            self.base = again = root_of(self.graph, self.case, ascent, self.budget)
+            known = (self.graph, self.case, ascent, self.budget, None, self.how.rounding)
+            self.base = again = root_of(*known)
             self.bounded += len(margin)
             margin = torch.maximum(margin, again.margin)
             self.proved = float(margin.min())
@@ -180,7 +183,7 @@ class Tree:
             if self.witness is not None:
                 return self.outcome(Verdict.FALSIFIED)
             if bool((margin > 0).all()):
-                return self.outcome(Verdict.VERIFIED)
+                return self.outcome(again.worth)
         return self.outcome(
             Verdict.UNKNOWN, reason="no neuron is left to split; the bounds are too loose"
         )
@@ -383,10 +386,9 @@ class Tree:
         base = self.base
         assert base is not None
         margin = prove(base.proof, base.frame, base.clauses, leaf, base.others)
-        if not bool(margin > 0):
-            return False
-        self.closed(leaf, margin)
-        return True
+        if bool(margin > 0):
+            self.closed(leaf, margin)
+        return bool(margin > 0)
 
     def glance(self, found: Climbed, rows: Tensor) -> Tensor | None:
         """Try the minimisers of the least bounds as inputs."""

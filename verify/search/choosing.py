@@ -10,6 +10,7 @@ from verify.graph.ir import Graph
 from verify.search.outcome import Outcome, Refuter, Search, Watcher
 from verify.values.budget import Budget
 from verify.values.property import Case
+from verify.values.rounding import FLOAT32, Rounding
 
 FEW_INPUTS = 8
 """Up to so many inputs that vary, halving boxes wins: a dozen cuts per input reach anything."""
@@ -63,12 +64,13 @@ def splits_neurons(graph: Graph) -> bool:
     return neurons(graph) > 0
 
 
-def plan(graph: Graph, case: Case) -> list[Planned]:
+def plan(graph: Graph, case: Case, rounding: Rounding = FLOAT32) -> list[Planned]:
     """The searches in order; each sees what the one before it left open."""
     inputs, count = varying(case), neurons(graph)
-    boxes, neuron = made("input_split", "InputSplit"), made("activation_split", "ActivationSplit")
+    boxes = made("input_split", "InputSplit", rounding)
+    neuron = made("activation_split", "ActivationSplit", rounding)
     small = count <= MOST_PROGRAMMED
-    programs = made("milp", "Milp") if small else None
+    programs = made("milp", "Milp", rounding) if small else None
     few = f"{inputs} inputs vary"
     if not count and inputs > SOME_INPUTS and neuron is not None:
         steps = [
@@ -107,10 +109,12 @@ class Later:
     Attributes:
         module: in `verify.search`.
         name: of the class in it.
+        rounding: which executions a proof is to hold for.
     """
 
     module: str
     name: str
+    rounding: Rounding = FLOAT32
 
     def __call__(
         self,
@@ -121,10 +125,11 @@ class Later:
         watch: Watcher | None = None,
     ) -> Outcome:
         """What the search says."""
-        search: Search = getattr(import_module(f"verify.search.{self.module}"), self.name)()
+        kind = getattr(import_module(f"verify.search.{self.module}"), self.name)
+        search: Search = kind(rounding=self.rounding)
         return search(graph, case, refute, budget, watch)
 
 
-def made(module: str, name: str) -> Later | None:
+def made(module: str, name: str, rounding: Rounding) -> Later | None:
     """A search, if this version has it."""
-    return None if find_spec(f"verify.search.{module}") is None else Later(module, name)
+    return None if find_spec(f"verify.search.{module}") is None else Later(module, name, rounding)

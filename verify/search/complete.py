@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from verify.search.whole_inputs import in_whole_parts
 from verify.values.budget import LEAST_SHARE, Budget
 from verify.values.property import Case, Property
 from verify.values.result import StopReason, Verdict
+from verify.values.semantics import EXECUTED, IDEAL, Semantics
 
 RefuterFor = Callable[[int, Case], Refuter]
 """The number of a case and what the search makes of it -> what looks for its counterexamples."""
@@ -57,7 +58,8 @@ class Decision:
 
     Attributes:
         verdict: `VERIFIED`: no input of any case is unsafe, in any float32 execution;
-            `FALSIFIED`: the witness is, in the model's own runtime.
+            `VERIFIED_REAL`: in real arithmetic; `FALSIFIED`: the witness is, in the model's own
+            runtime.
         method: what decided.
         why: what was chosen and for what reason, a line for each step.
         reason: empty, or why nothing was decided and what to try.
@@ -84,10 +86,12 @@ class Decision:
 
     @property
     def answer(self) -> str:
-        """As the competition writes it."""
+        """As the competition writes it, but for a proof in real arithmetic."""
         if self.verdict is Verdict.UNKNOWN:
             return "timeout" if self.late else "unknown"
-        return "unsat" if self.verdict is Verdict.VERIFIED else "sat"
+        if self.verdict is Verdict.FALSIFIED:
+            return "sat"
+        return "unsat" if self.verdict is Verdict.VERIFIED else f"unsat{IDEAL.remark}"
 
 
 @dataclass(eq=False)
@@ -105,6 +109,7 @@ class Course:
     method: str = ""
     bound: float = math.inf
     slow: bool = False
+    semantics: Semantics = EXECUTED
 
     def say(self, why: str) -> None:
         """Keep a reason, once."""
@@ -125,6 +130,10 @@ class Course:
             seconds=time.monotonic() - self.started,
             **fields,  # type: ignore[arg-type]
         )
+
+    def proved(self, method: str, bound: float = math.nan) -> Decision:
+        """Nothing is left open."""
+        return self.decision(self.semantics.proof, method, bound=bound)
 
     def falsified(self, number: int, witness: Tensor, method: str) -> Decision:
         """Decided by a witness."""
@@ -167,6 +176,7 @@ def decide_property(
     refuter_for: RefuterFor,
     budget: Budget = Budget(),
     watch: Watcher | None = None,
+    semantics: Semantics = EXECUTED,
 ) -> Decision:
     """Whether an input is unsafe.
 
@@ -176,12 +186,14 @@ def decide_property(
         refuter_for: makes what looks for counterexamples and replays them.
         budget: time for all of it, and memory for a chunk of rows.
         watch: called now and then.
+        semantics: what a proof is to hold for.
 
     Raises:
         PropertyError: if the property is not about a network of this shape.
     """
     refuse_misfit(graph, stated)
-    course = Course(graph, refuter_for, budget, watch, time.monotonic(), [])
+    began = time.monotonic()
+    course = Course(graph, refuter_for, budget, watch, began, [], semantics=semantics)
     try:
         return decided(course, stated)
     except KeyboardInterrupt:
@@ -195,7 +207,7 @@ def decided(course: Course, stated: Property) -> Decision:
     """The verdict on a property that fits the graph."""
     if not stated.cases:
         course.why.append("no input meets the constraints on inputs")
-        return course.decision(Verdict.VERIFIED, "empty", bound=math.inf)
+        return course.proved("empty", math.inf)
     course.graph, cases = searchable(course.graph, stated)
     course.left = left = opened(stated.cases if cases is None else cases)
     if cases is not None and not stated.mixed:
@@ -235,12 +247,13 @@ def bounded(course: Course, left: list[Open]) -> Decision:
     Where few inputs vary, halving boxes proves more in the time that slopes would take. Where one
     case is open and neurons are to be split, that search begins with the slopes of all neurons.
     """
-    found = staged(course, left, (("ibp", Interval()),))
+    rounding = course.semantics.rounding
+    found = staged(course, left, (("ibp", Interval(rounding)),))
     few = all(is_few(entry.case) for entry in course.left)
     if found is None and not few and len(course.left) <= FEW_CASES:
         # Large networks, where one pass of bounds costs more than many steps of an attack.
         found = course.attack(course.left, MORE)
-    found = found or staged(course, course.left, (("crown", Crown()),))
+    found = found or staged(course, course.left, (("crown", Crown(rounding=rounding)),))
     if found is not None:
         return found
     thorough = LONG_EFFORT if course.slow and len(course.left) <= FEW_CASES else 1.0
@@ -249,8 +262,8 @@ def bounded(course: Course, left: list[Open]) -> Decision:
         return found
     if not few and not course.slow:
         ascent = Ascent(ITERATIONS)
-        slopes = AlphaCrown(ascent=ascent, enough=0.0, intermediate=False)
-        every = AlphaCrown(ascent=ascent, enough=0.0)
+        every = AlphaCrown(ascent=ascent, enough=0.0, rounding=rounding)
+        slopes = replace(every, intermediate=False)
         alone = len(course.left) == 1 and splits_neurons(course.graph)
         dear: tuple[Stage, ...] = (("alpha-crown (spec)", slopes), ("alpha-crown", every))
         found = staged(course, course.left, dear[:1] if alone else dear)
@@ -269,7 +282,7 @@ def staged(course: Course, left: list[Open], stages: tuple[Stage, ...]) -> Decis
         course.left = left
         course.domains += before
         if not left:
-            return course.decision(Verdict.VERIFIED, name)
+            return course.proved(name)
         if late and course.over():
             return undecided(course, left, name, late=True)
         if late:
@@ -285,7 +298,7 @@ def searched(course: Course, left: list[Open]) -> Decision:
         entry = waiting.pop(0)
         refute = course.refuter_for(entry.number, entry.case)
         outcome: Outcome | None = None
-        for step in plan(course.graph, entry.case):
+        for step in plan(course.graph, entry.case, course.semantics.rounding):
             course.say(step.why)
             # All cases have to be proved: one that takes long leaves little to share anyway.
             part = max(CASE_SHARE, 1 / (1 + len(waiting)))
@@ -294,10 +307,10 @@ def searched(course: Course, left: list[Open]) -> Decision:
             course.domains += outcome.domains
             if outcome.witness is not None:
                 return course.falsified(entry.number, outcome.witness, outcome.method)
-            if outcome.verdict is Verdict.VERIFIED or course.over():
+            if outcome.verdict.proved or course.over():
                 break
         course.left = [entry, *waiting]
-        if outcome is None or outcome.verdict is not Verdict.VERIFIED:
+        if outcome is None or not outcome.verdict.proved:
             found = last_attack(course, entry)
             if found is not None:
                 return found
@@ -307,7 +320,7 @@ def searched(course: Course, left: list[Open]) -> Decision:
             return undecided(course, course.left, method, late=late, reason=reason)
         course.method = outcome.method
         course.bound = min(course.bound, outcome.bound)
-    return course.decision(Verdict.VERIFIED, course.method, bound=course.bound)
+    return course.proved(course.method, course.bound)
 
 
 def last_attack(course: Course, entry: Open) -> Decision | None:

@@ -27,6 +27,8 @@ from verify.traverse import run
 from verify.values.budget import Budget, OutOfTime
 from verify.values.property import Case
 from verify.values.result import StopReason, Verdict
+from verify.values.rounding import FLOAT32, Rounding
+from verify.values.semantics import proof_by
 
 NAME = "input-split"
 TRIED = 64
@@ -98,6 +100,7 @@ class InputSplit:
         batch: boxes that one thread bounds at once; 0 for what its bounder likes best.
         on_step: told what became of each batch.
         why: why this search was chosen.
+        rounding: which executions a proof is to hold for.
 
     Source:
         Wang et al. 2018 (ReluVal), arXiv:1804.10829; Wang et al. 2021 (beta-CROWN), for bounding in
@@ -109,6 +112,7 @@ class InputSplit:
     batch: int = 0
     on_step: Callable[[Step], None] | None = None
     why: str = "few inputs vary, so their box is split"
+    rounding: Rounding = FLOAT32
 
     def __call__(
         self,
@@ -120,11 +124,11 @@ class InputSplit:
     ) -> Outcome:
         """The verdict within the budget."""
         if not case.clauses or bool((case.lower > case.upper).any()):
-            return Outcome(Verdict.VERIFIED, NAME, self.why, bound=float("inf"))
+            return Outcome(proof_by(self.rounding), NAME, self.why, bound=float("inf"))
         if any(not len(clause) for clause in case.clauses):
             return self.unconditional(graph, case, refute)
         workers = self.workers or processors()
-        bounder = bounder_for(graph, goal_of(case))
+        bounder = bounder_for(graph, goal_of(case), self.rounding)
         threads = torch.get_num_threads()
         # Each worker computes alone: many small products gain nothing from threads of their own.
         torch.set_num_threads(1)
@@ -210,7 +214,7 @@ class Hunt:
                 self.watch(Progress(self.bounded, len(self.frontier), self.frontier.bound))
         if self.stuck:
             return self.outcome(Verdict.UNKNOWN, TOO_FINE, self.bound)
-        return self.outcome(Verdict.VERIFIED, "", self.bound)
+        return self.outcome(proof_by(self.search.rounding), "", self.bound)
 
     def outcome(
         self, verdict: Verdict, reason: str, bound: float, witness: Tensor | None = None
@@ -346,9 +350,10 @@ def goal_of(case: Case) -> Goal:
     return Goal(spec.coeff[0], spec.const[0], clauses)
 
 
-def bounder_for(graph: Graph, goal: Goal) -> PlaneBounder:
+def bounder_for(graph: Graph, goal: Goal, rounding: Rounding) -> PlaneBounder:
     """The fastest bounder that can read the network."""
-    return dense_planes(graph, goal) or CrownPlanes(graph, goal)
+    planes = dense_planes(graph, goal, rounding=rounding)
+    return planes or CrownPlanes(graph, goal, rounding)
 
 
 def processors() -> int:

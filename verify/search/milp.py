@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -38,7 +38,8 @@ from verify.values.budget import Budget, OutOfTime
 from verify.values.property import Case, Halfspaces
 from verify.values.region import Box
 from verify.values.result import StopReason, Verdict
-from verify.values.rounding import FLOAT32
+from verify.values.rounding import FLOAT32, Rounding
+from verify.values.semantics import proof_by
 
 METHOD = "lp-tree"
 INWARD = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
@@ -55,12 +56,14 @@ class Milp:
     Attributes:
         most_neurons: with more neurons of open sign than this it leaves the case to others.
         most_entries: likewise, stored entries of the program's matrix.
-        bounder: of the neurons, before the first program; rigorous.
+        bounder: of the neurons, before the first program; it is given the rounding.
+        rounding: which executions a proof is to hold for.
     """
 
     most_neurons: int = 2000
     most_entries: int = 20_000_000
     bounder: AlphaCrown = AlphaCrown(enough=0.0)
+    rounding: Rounding = FLOAT32
 
     def __call__(
         self,
@@ -79,7 +82,8 @@ class Milp:
         shape = (1, *graph.input.shape)
         region = Box(case.lower.view(shape), case.upper.view(shape))
         try:
-            enclosure = self.bounder(Problem(graph, region, case.spec()), budget)
+            bounder = replace(self.bounder, rounding=self.rounding)
+            enclosure = bounder(Problem(graph, region, case.spec()), budget)
         except OutOfTime:
             return Outcome(Verdict.UNKNOWN, METHOD, why, StopReason.OUT_OF_TIME.value)
         hunt = Hunt(graph, case, refute, budget, watch, enclosure.bounds, why)
@@ -113,12 +117,11 @@ class Hunt:
 
     def over(self, settings: Milp, margin: Tensor, neurons: int, entries: int) -> Outcome:
         """Clauses from the least proved to the best; the first that stays open ends the matter."""
-        del settings
         sizes = [len(clause) for clause in self.case.clauses]
         best = [float(rows.nan_to_num(-math.inf).max()) for rows in margin.split(sizes)]
         order = sorted(range(len(sizes)), key=lambda i: best[i])
         least = min((b for b in best if b > 0), default=math.inf)
-        account = ledger(self.graph, self.bounds, FLOAT32)
+        account = ledger(self.graph, self.bounds, settings.rounding)
         for i in order:
             if math.isfinite(best[i]) and best[i] > 0:
                 continue
@@ -136,7 +139,8 @@ class Hunt:
                 reason = StopReason.OUT_OF_TIME.value if late else WITHIN_ROUNDING
                 return self.unknown(reason, min(best[i], tree.least()) if tree.open_ else best[i])
             least = min(least, tree.bound)
-        return Outcome(Verdict.VERIFIED, METHOD, self.why, bound=least, domains=self.domains)
+        proof = proof_by(settings.rounding)
+        return Outcome(proof, METHOD, self.why, bound=least, domains=self.domains)
 
     def unknown(self, reason: str, bound: float) -> Outcome:
         """No decision."""

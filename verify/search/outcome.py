@@ -37,8 +37,8 @@ class Outcome:
     """A verdict on one case.
 
     Attributes:
-        verdict: `VERIFIED`: no input meets the case, in any float32 execution; `FALSIFIED`: the
-            witness does, in the model's own runtime.
+        verdict: `VERIFIED`: no input meets the case, in any float32 execution; `VERIFIED_REAL`: in
+            real arithmetic; `FALSIFIED`: the witness does, in the model's own runtime.
         method: what decided.
         why: why this search was chosen; one line for people.
         reason: empty, or why nothing was decided and what to try.

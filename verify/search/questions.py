@@ -17,7 +17,8 @@ from verify.search.replaying import Replaying
 from verify.values.budget import Budget
 from verify.values.property import Case, Halfspaces, Property
 from verify.values.question import Question
-from verify.values.result import Bracket, Result, Verdict
+from verify.values.result import Bracket, Result, StopReason, Verdict
+from verify.values.semantics import EXECUTED, Semantics
 
 RefuterFor = Callable[[Graph, Replaying, Case, Budget], Refuter]
 """Makes what looks for counterexamples; see `verify.cli.refuting`."""
@@ -83,7 +84,12 @@ def case_of(asked: Question, classes: int) -> Case:
 
 
 def decide_question(
-    graph: Graph, judge: Judge, asked: Question, refuters: RefuterFor | None, budget: Budget
+    graph: Graph,
+    judge: Judge,
+    asked: Question,
+    refuters: RefuterFor | None,
+    budget: Budget,
+    semantics: Semantics = EXECUTED,
 ) -> Decision:
     """The verdict on one question of the norm inf, a batch of one."""
     case = case_of(asked, graph.output.size)
@@ -93,7 +99,7 @@ def decide_question(
         return replay if refuters is None else refuters(graph, replay, narrowed, budget)
 
     stated = Property((case,), graph.input.size, graph.output.size)
-    return decide_property(graph, stated, refuter_for, budget)
+    return decide_property(graph, stated, refuter_for, budget, semantics=semantics)
 
 
 def completed(
@@ -103,6 +109,7 @@ def completed(
     results: Sequence[Result],
     refuters: RefuterFor | None,
     budget: Budget,
+    semantics: Semantics = EXECUTED,
 ) -> list[Result]:
     """The results, with the unknown ones searched to the end or to the deadline."""
     found = []
@@ -115,7 +122,9 @@ def completed(
             found.append(replace(result, reason=result.reason + BOXES_ONLY))
             continue
         one = asked.take(torch.tensor([i]))
-        decision = decide_question(graph, judge, one, refuters, budget.share(1 / waiting))
+        decision = decide_question(
+            graph, judge, one, refuters, budget.share(1 / waiting), semantics
+        )
         waiting -= 1
         found.append(merged(result, decision, one))
     return found
@@ -130,7 +139,7 @@ def merged(result: Result, decision: Decision, asked: Question) -> Result:
     if decision.witness is None:
         return replace(
             result,
-            verdict=Verdict.VERIFIED,
+            verdict=decision.verdict,
             margin=decision.bound,
             method=decision.method,
             seconds=seconds,
@@ -156,6 +165,7 @@ def closed(
     refuters: RefuterFor | None,
     budget: Budget,
     tolerance: float,
+    semantics: Semantics = EXECUTED,
 ) -> list[Bracket]:
     """Brackets narrowed by complete searches until their ends are within the tolerance.
 
@@ -166,6 +176,7 @@ def closed(
         refuters: what looks for counterexamples.
         budget: for all of them.
         tolerance: relative to the attacked radius.
+        semantics: what a proof is to hold for.
     """
     found = []
     for i, bracket in enumerate(brackets):
@@ -174,7 +185,7 @@ def closed(
             continue
         one = asked.take(torch.tensor([i]))
         share = budget.share(1 / (len(brackets) - i))
-        found.append(narrowed(graph, judge, one, bracket, refuters, share, tolerance))
+        found.append(narrowed(graph, judge, one, bracket, refuters, share, tolerance, semantics))
     return found
 
 
@@ -186,11 +197,14 @@ def narrowed(
     refuters: RefuterFor | None,
     budget: Budget,
     tolerance: float,
+    semantics: Semantics,
 ) -> Bracket:
     """One bracket: first just below the attacked radius, which is often exact, then by halves."""
     cap = float(asked.eps[0])
     for probe in range(MOST_PROBES):
         low, high = bracket.certified, min(bracket.attacked, cap)
+        if 0 < high < low:  # in real arithmetic only: a record refuses it of any other proof
+            return replace(bracket, reason=StopReason.EXECUTED_OTHERWISE.value)
         if bracket.attacked == 0 or high - low <= tolerance * high:
             return replace(bracket, reason="" if bracket.attacked == 0 else bracket.reason)
         whole = math.isinf(bracket.attacked) and probe == 0
@@ -198,14 +212,14 @@ def narrowed(
         if not whole and probe == 0:
             eps = max(eps, high * (1 - tolerance / 2))
         question = asked.at(torch.tensor([eps]))
-        decision = decide_question(graph, judge, question, refuters, budget.share(0.5))
+        decision = decide_question(graph, judge, question, refuters, budget.share(0.5), semantics)
         bracket = replace(bracket, seconds=bracket.seconds + decision.seconds)
         if decision.witness is not None:
             distance = float(asked.distance(decision.witness[None])[0])
             bracket = replace(
                 bracket, attacked=distance, attack=decision.method, witness=decision.witness
             )
-        elif decision.verdict is Verdict.VERIFIED:
+        elif decision.verdict.proved:
             bracket = replace(
                 bracket,
                 certified=eps,

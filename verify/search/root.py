@@ -21,7 +21,9 @@ from verify.values.linear_form import LinearForm
 from verify.values.property import Case
 from verify.values.region import Box
 from verify.values.relaxation import Relaxation
-from verify.values.rounding import FLOAT32
+from verify.values.result import Verdict
+from verify.values.rounding import FLOAT32, Rounding
+from verify.values.semantics import proof_by
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +50,12 @@ class Root:
     domains: Domains
     closed: Domains
 
+    @property
+    def worth(self) -> Verdict:
+        """What a proof from here is worth."""
+        assert self.proof.rounding is not None
+        return proof_by(self.proof.rounding)
+
 
 def clauses_of(case: Case) -> Clauses:
     """The clauses' rows, padded with zeros."""
@@ -63,12 +71,17 @@ def clauses_of(case: Case) -> Clauses:
 
 
 def root_of(
-    graph: Graph, case: Case, ascent: Ascent, budget: Budget, memo: Memo | None = None
+    graph: Graph,
+    case: Case,
+    ascent: Ascent,
+    budget: Budget,
+    memo: Memo | None = None,
+    rounding: Rounding = FLOAT32,
 ) -> Root:
     """Bound every node and every clause; raises OutOfTime. A memo is given the neurons' slopes."""
     shape = (1, *graph.input.shape)
     box = Box(case.lower.view(shape), case.upper.view(shape))
-    proof = BackwardPass(graph, box, FLOAT32, budget)
+    proof = BackwardPass(graph, box, rounding, budget)
     search = BackwardPass(graph.to(torch.float32), box.to(torch.float32), None, budget)
     pair = Pair(proof, search, ascent, memo, True)
     for name in proof.names():

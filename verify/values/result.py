@@ -22,6 +22,11 @@ class Verdict(str, Enum):
     FALSIFIED = "falsified"
     UNKNOWN = "unknown"
 
+    @property
+    def proved(self) -> bool:
+        """Whether it is a proof, of either kind; what kind, has to be said."""
+        return self in (Verdict.VERIFIED, Verdict.VERIFIED_REAL)
+
 
 class StopReason(str, Enum):
     """Why nothing was decided, and what to try."""
@@ -38,6 +43,10 @@ class StopReason(str, Enum):
     WITHIN_ROUNDING = (
         "within rounding: somewhere the margin is smaller than what float32 executions of the "
         "model may differ by, and no split helps"
+    )
+    EXECUTED_OTHERWISE = (
+        "proved in real arithmetic as far as a counterexample of the executed file reaches: "
+        "rounding decides there"
     )
     NOT_REPLAYED = (
         "an attack found a counterexample that the model's own runtime does not confirm; "
@@ -141,6 +150,7 @@ class Bracket:
         seconds: this input's share of the wall-clock time.
         reason: why the certified radius is 0, or the search stopped early; or "".
         witness: shape (*input), float32, replayed in the model's own runtime; or None.
+        proof: what the certified radius is worth: `VERIFIED`, or `VERIFIED_REAL`.
     """
 
     index: int
@@ -155,13 +165,14 @@ class Bracket:
     seconds: float
     reason: str = ""
     witness: Tensor | None = None
+    proof: Verdict = Verdict.VERIFIED
 
     @property
     def verdict(self) -> Verdict:
-        """Falsified if the input itself is misclassified, verified if a radius is certified."""
+        """Falsified if the input itself is misclassified, `proof` if a radius is certified."""
         if self.attacked == 0:
             return Verdict.FALSIFIED
-        return Verdict.VERIFIED if self.certified > 0 else Verdict.UNKNOWN
+        return self.proof if self.certified > 0 else Verdict.UNKNOWN
 
     def to_record(self) -> dict[str, object]:
         """The fields of the record schema; see docs/record-schema.md."""
@@ -184,6 +195,7 @@ class Bracket:
     @classmethod
     def from_record(cls, row: Mapping[str, object], witness: Tensor | None = None) -> Bracket:
         """The bracket whose fields these are; the inverse of `to_record`."""
+        verdict = Verdict(row["verdict"])
         return cls(
             index=int(number_of(row["index"])),
             label=int(number_of(row["label"])),
@@ -197,4 +209,5 @@ class Bracket:
             seconds=number_of(row["seconds"]),
             reason=str(row["reason"]),
             witness=witness,
+            proof=verdict if verdict.proved else Verdict.VERIFIED,
         )

@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from verify.report.page.sources import Row, Source, number, text
+from verify.report.records import REAL_ONLY
+
+PROVED = ("verified", REAL_ONLY)
+"""A source whose proofs are of the second kind says so in its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def correct(row: Row) -> bool:
     """Whether an input is classified correctly; without a prediction only a proof tells."""
     label, said = row.get("label"), row.get("predicted")
     if said is None:
-        return row.get("verdict") == "verified"
+        return row.get("verdict") in PROVED
     return label is not None and label == said
 
 
@@ -92,7 +96,7 @@ def accuracy_of(source: Source, rows: Sequence[Row], eps: float, why: str) -> Ac
         eps,
         len(rows),
         len(right),
-        sum(row.get("verdict") == "verified" for row in right),
+        sum(row.get("verdict") in PROVED for row in right),
         sum(row.get("verdict") != "falsified" for row in right),
         source.name,
         source.labelled,

@@ -82,7 +82,9 @@ class Source:
             digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         except OSError as error:
             raise DataError(f"record {path} cannot be read: {error.strerror}.") from None
-        return cls(Path(path).name, digest, read_json(path))
+        record = read_json(path)
+        # Beside every figure then stands if proofs hold in real arithmetic only.
+        return cls(Path(path).name + record.remark, digest, record)
 
     @property
     def model(self) -> str:
