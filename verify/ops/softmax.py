@@ -180,17 +180,29 @@ def pull_back(node: Node, form: LinearForm, lines: Relaxation | None) -> tuple[L
     positive = form.coeff - negative
     const = form.const + rows_times(negative, lines.upper_offset)
     const = const + rows_times(positive, lines.lower_offset)
-    coeff = (positive[..., None, :] @ lines.lower_slope)[..., 0, :]
-    coeff = coeff + (negative[..., None, :] @ lines.upper_slope)[..., 0, :]
+    coeff = by_row(positive, lines.lower_slope) + by_row(negative, lines.upper_slope)
     return (LinearForm(coeff, const, form.error),)
+
+
+def by_row(vectors: Tensor, slopes: Tensor) -> Tensor:
+    """v·M of every row; one product for all rows where they share their matrices.
+
+    Args:
+        vectors: shape (batch, row, *lead, n).
+        slopes: shape (batch, row or 1, *lead, n, n).
+    """
+    if slopes.shape[1] > 1:
+        return (vectors[..., None, :] @ slopes)[..., 0, :]
+    # (batch, *lead, row, n): matrices instead of a vector per row.
+    return (vectors.movedim(1, -2) @ slopes[:, 0]).movedim(-2, 1)
 
 
 def along(node: Node, lines: Relaxation, coeff: Tensor, x: Tensor) -> Tensor:
     """Each row's own plane: the lower one where the coefficient is positive."""
     assert lines.lower_offset is not None
     assert lines.upper_offset is not None
-    lower = (lines.lower_slope @ x[..., None])[..., 0] + lines.lower_offset
-    upper = (lines.upper_slope @ x[..., None])[..., 0] + lines.upper_offset
+    lower = by_row(x, lines.lower_slope.transpose(-1, -2)) + lines.lower_offset
+    upper = by_row(x, lines.upper_slope.transpose(-1, -2)) + lines.upper_offset
     return torch.where(coeff > 0, lower, upper)
 
 
