@@ -16,7 +16,7 @@ from verify.bounders.slopes import Ascent
 from verify.graph.ir import Graph
 from verify.ops.movement import pull_pad
 from verify.ops.registry import lookup
-from verify.values.budget import Budget
+from verify.values.budget import Budget, OutOfTime
 from verify.values.linear_form import LinearForm
 from verify.values.property import Case
 from verify.values.region import Box
@@ -24,6 +24,9 @@ from verify.values.relaxation import Relaxation
 from verify.values.result import Verdict
 from verify.values.rounding import FLOAT32, Rounding
 from verify.values.semantics import proof_by
+
+NEURONS_SHARE = 0.25
+"""Of the time, what optimised slopes of neurons may take before plain ones have to do."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,9 +87,10 @@ def root_of(
     proof = BackwardPass(graph, box, rounding, budget)
     search = BackwardPass(graph.to(torch.float32), box.to(torch.float32), None, budget)
     pair = Pair(proof, search, ascent, memo, True)
+    early = budget.share(NEURONS_SHARE)
     for name in proof.names():
         if lookup(proof.graph.node(name)).relax is not None:
-            pair.refine(name)
+            refine_within(pair, name, early)
         pair.visit(name)
     clauses = clauses_of(case)
     spec = case.spec()
@@ -114,6 +118,23 @@ def root_of(
         domains.take((~closed).nonzero().flatten()),
         domains.take(closed.nonzero().flatten()),
     )
+
+
+def refine_within(pair: Pair, name: str, early: Budget) -> None:
+    """Optimised rows for a node's inputs while their share of the time lasts, then plain ones."""
+    whole = pair.proof.budget
+    if pair.intermediate:
+        pair.proof.budget = pair.search.budget = early
+        try:
+            pair.refine(name)
+        except OutOfTime:
+            pair.intermediate = False
+            for source in pair.proof.graph.node(name).inputs:
+                pair.proof.asked.pop(source, None)
+        finally:
+            pair.proof.budget = pair.search.budget = whole
+    if not pair.intermediate:
+        pair.refine(name)
 
 
 def best_rows(proved: Tensor, clause: Tensor, count: int) -> tuple[Tensor, Tensor]:
