@@ -16,6 +16,8 @@ Source:
 from __future__ import annotations
 
 import copy
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -36,6 +38,9 @@ Deepen = Callable[
 ]
 """(pass, frame, clauses, other lines, rows) -> proved lower bounds of the rows, (batch,)."""
 
+MOST_ENTRIES = 4_000_000
+"""Of a chunk of rows over all nodes: what one look at the clock may cost, a second or so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refining:
@@ -43,7 +48,7 @@ class Refining:
 
     Attributes:
         climb: how each row is optimised.
-        chunk: rows at once.
+        chunk: rows at once, at most.
         first_weight: multiplier of the clause's rows to begin with, where 1 would lower the row's
             bound by twice the neuron's width.
     """
@@ -51,6 +56,11 @@ class Refining:
     climb: Climb = Climb(iterations=12, alpha_rate=0.2, beta_rate=0.3, weight_rate=0.2, leave=0.3)
     chunk: int = 512
     first_weight: float = 0.1
+
+    def rows_at_once(self, frame: Frame) -> int:
+        """Rows between two looks at the clock."""
+        entries = sum(node.size for node in frame.graph.nodes)
+        return max(16, min(self.chunk, MOST_ENTRIES // entries))
 
 
 @dataclass(eq=False)
@@ -79,6 +89,7 @@ def refine(
     how: Refining,
     deepen: Deepen | None = None,
     crew: Crew = ALONE,
+    until: float = math.inf,
 ) -> Refined:
     """Bound every open neuron of one domain again, layer by layer; raises OutOfTime.
 
@@ -90,6 +101,7 @@ def refine(
         how: the settings.
         deepen: bounds rows further, for example by splits below them.
         crew: shares the rows of a chunk.
+        until: on the clock of `time.monotonic`; what is not bounded by then keeps its bounds.
     """
     tighter = copy.copy(proof)
     tighter.bounds = dict(proof.bounds)
@@ -100,9 +112,14 @@ def refine(
         near = nearer(layer, tighter.bounds[layer.source])
         for sign in (1.0, -1.0):
             targets = still_open(layer, tighter.bounds[layer.source])
+            if not how.first_weight and layer.first == 0:
+                # No neuron is below, and no clause is asked: box and weights said all there is.
+                continue
             sides = sign * near[targets - layer.first]
-            for part in torch.arange(len(targets)).split(how.chunk):
+            for part in torch.arange(len(targets)).split(how.rows_at_once(frame)):
                 tighter.budget.check()
+                if time.monotonic() > until:
+                    break
                 bound = Rebound(tighter, frame, clauses, others, how, deepen)
                 rows = rows_of(frame, domain, targets[part], sides[part], how)
                 shares = [rows.take(some) for some in crew.shares(torch.arange(len(rows)))]

@@ -207,7 +207,9 @@ class Tree:
             self.bounded += 1
             before = float(base.domains.value)
             known = (base.proof, base.frame, base.clauses, base.others)
-            found = refine(*known, base.domains, self.how.refining, deepen, self.crew)
+            until = pacing.share_of(self.budget, pacing.MOST_SWEEPING)
+            how = self.how.refining
+            found = refine(*known, base.domains, how, deepen, self.crew, until)
             if found.empty:
                 return None
             self.base = base = replace(base, proof=found.proof, frame=found.frame)
@@ -244,7 +246,8 @@ class Tree:
             before = float(base.domains.value.min())
             one = base.domains.take(torch.arange(1))
             known = (base.proof, base.frame, base.clauses, base.others)
-            found = refine(*known, one, plain, Deepening(rounds), self.crew)
+            until = pacing.share_of(self.budget, pacing.MOST_DEEPENING)
+            found = refine(*known, one, plain, Deepening(rounds), self.crew, until)
             if found.empty:
                 return None
             domains = moved(base.domains, base.frame, found.frame)

@@ -57,10 +57,10 @@ class Deepening:
             left = stay.nonzero().flatten()
             leaves = joined([leaves.take(left), fresh], frame.columns)
             tree = torch.cat((tree[left], tree[chosen], tree[chosen]))
-        parts = [
-            prove(proof, frame, clauses, leaves.take(part), others)
-            for part in torch.arange(len(leaves)).split(self.chunk)
-        ]
+        parts = []
+        for part in torch.arange(len(leaves)).split(self.chunk):
+            proof.budget.check()
+            parts.append(prove(proof, frame, clauses, leaves.take(part), others))
         found = torch.cat(parts)
         # NaN proves nothing, and must not be passed over by the minimum.
         found = torch.where(torch.isnan(found), -torch.inf, found)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import Tensor
 
 from verify.bounders.domains import Domains
 from verify.search.root import Root
+from verify.values.budget import Budget
 
 PATIENCE = 2.0
 """How long a base is searched before it may be divided, in units of the time its bounds took."""
@@ -18,6 +21,8 @@ DEEPENING_COSTS = 6.0
 """What the first such pass costs, in units of the root's time."""
 MOST_DEEPENING = 0.2
 """Of the time left, what such a pass may take."""
+MOST_SWEEPING = 0.25
+"""Of the time left, what bounding a base's neurons anew may take at a time."""
 DEEPENING_HELPS = 0.2
 """It is repeated if it closes at least this share of the gap."""
 LONG_CLIMB = 20
@@ -30,6 +35,12 @@ SWEEPS = 12
 """How often a base's neurons are bounded anew while that helps."""
 HELPS = 0.02
 """A sweep helps if it closes at least this share of the gap."""
+
+
+def share_of(budget: Budget, part: float) -> float:
+    """The end of a part of the time left, on the clock of `time.monotonic`."""
+    now = time.monotonic()
+    return now + part * (budget.deadline - now)
 
 
 def splittable(base: Root, domains: Domains) -> Tensor:
