@@ -223,16 +223,10 @@ class Tree:
             if self.witness is not None:
                 break
             if value - before < pacing.HELPS * (self.slack - before):
-                if deepen is not None or not self.affordable(base):
+                if deepen is not None or not pacing.affordable(self.cost, self.budget):
                     break
                 deepen = Deepening(rounds=pacing.ROUNDS[0])
         return base
-
-    def affordable(self, base: Root) -> bool:
-        """Whether deepening every neuron once more leaves most of the time to the search."""
-        return pacing.DEEPENING_COSTS * self.cost < pacing.MOST_DEEPENING * (
-            self.budget.deadline - time.monotonic()
-        )
 
     def deepen(self, base: Root) -> Root | None:
         """Bound the root's neurons over small trees, for all clauses; None if that closes all."""
@@ -241,7 +235,7 @@ class Tree:
         plain = replace(self.how.refining, first_weight=0.0, climb=still)
         longer = replace(self.how.climb, iterations=pacing.LONG_CLIMB)
         for rounds in pacing.ROUNDS:
-            if not self.affordable(base):
+            if not pacing.affordable(self.cost, self.budget):
                 break
             before = float(base.domains.value.min())
             one = base.domains.take(torch.arange(1))

@@ -43,6 +43,11 @@ def share_of(budget: Budget, part: float) -> float:
     return now + part * (budget.deadline - now)
 
 
+def affordable(cost: float, budget: Budget) -> bool:
+    """Whether deepening every neuron leaves most of the time, where the root took `cost` seconds."""
+    return DEEPENING_COSTS * cost < MOST_DEEPENING * (budget.deadline - time.monotonic())
+
+
 def splittable(base: Root, domains: Domains) -> Tensor:
     """Which domains have a neuron left to split; bool, (batch,)."""
     if not domains.picks.shape[1]:
