@@ -44,7 +44,7 @@ def share_of(budget: Budget, part: float) -> float:
 
 
 def affordable(cost: float, budget: Budget) -> bool:
-    """Whether deepening every neuron leaves most of the time, where the root took `cost` seconds."""
+    """Whether deepening every neuron leaves most of the time, if the root took `cost` seconds."""
     return DEEPENING_COSTS * cost < MOST_DEEPENING * (budget.deadline - time.monotonic())
 
 
