@@ -12,7 +12,7 @@ import pytest
 from tests.check.models import conv_bytes, dense_bytes, runs
 from tests.readers.onnx_models import model
 from verify.check import bounds
-from verify.check.bounds import Hints, crown
+from verify.check.bounds import Bounds, Hints, Pass, crown
 from verify.check.network import Affine, MaxPool, Network, Relu, read_network
 from verify.check.onnx_bytes import read_model
 from verify.check.refusal import Refusal
@@ -105,7 +105,8 @@ def test_multipliers_of_a_split_hold_on_its_side_and_help(side: int) -> None:
     outputs = forward(net, points)
     name = next(n for n, step in net.steps.items() if isinstance(step, Relu))
     done = crown(net, low, high, real=False)
-    x = done.values[net.steps[name].source]
+    source = net.steps[name].source
+    x = done.values[source]
     zeros, better = np.zeros((1, 4)), 0
     for neuron in ((x.lower < -0.2) & (x.upper > 0.2))[0].nonzero()[0]:
         mine = before[:, neuron] >= 0 if side else before[:, neuron] <= 0
@@ -115,7 +116,12 @@ def test_multipliers_of_a_split_hold_on_its_side_and_help(side: int) -> None:
             coefficients = np.zeros((1, 4, 12))
             coefficients[:, :, neuron] = beta if side else -beta
             hints = Hints({}, {name: coefficients})
-            found = done.least(net.output_name, np.eye(4)[None], zeros, zeros, hints)[0]
+            whole = done.least(net.output_name, np.eye(4)[None], zeros, zeros, hints)[0]
+            assert (whole <= outputs.min(axis=0)).all()  # without the split it costs something
+            lower, upper = x.lower.copy(), x.upper.copy()
+            (lower if side else upper)[0, neuron] = 0.0
+            split = Pass(net, False, done.values | {source: Bounds(lower, upper)}, done.noise)
+            found = split.least(net.output_name, np.eye(4)[None], zeros, zeros, hints)[0]
             assert (found <= lowest).all()
             plain = found if plain is None else plain
             better += int((found > plain + 1e-6).any())

@@ -16,21 +16,25 @@ from verify.certificates.proving import NoCertificate, certificate, claim
 from verify.certificates.tree import (
     Branch,
     CaseProof,
+    Entries,
     InputSplit,
     Part,
     Proof,
     ReluSplit,
-    Tightening,
+    of_row,
+    tightening,
     whole,
 )
 from verify.certificates.writing import certificate_bytes
 from verify.check.__main__ import check, main
 from verify.check.certificate import MAGIC, read_certificate
-from verify.check.hints import names_of, read_slopes
+from verify.check.leaf import goal_of
 from verify.check.network import read_network
 from verify.check.onnx_bytes import read_model
+from verify.check.proofs import is_whole, read_columns
 from verify.check.refusal import Refusal
 from verify.check.tree import read_tree
+from verify.check.vnnlib import read_property
 from verify.values.budget import Budget
 
 MODEL = dense_bytes(5)
@@ -117,9 +121,35 @@ def test_every_damaged_certificate_is_rejected(proof: bytes) -> None:
             check(bytes(changed), MODEL, TRUE)
 
 
-@pytest.mark.parametrize("seed", range(8))
+def entries(rng: np.random.Generator, rows: int, *, splits: bool = False) -> Entries:
+    """Values at random neurons of both Relus: huge, tiny, of either sign, NaN; or signs."""
+    count = int(rng.integers(0, 6))
+    value = np.array(rng.choice([1.0, -1.0, 1e-9, 1e30, np.nan, -3.0], count)) * rng.random(count)
+    if splits:
+        value = rng.choice([-1.0, 1.0], count)
+    row = np.sort(rng.integers(0, rows, count))
+    return Entries(("a0", "a1"), row, rng.integers(0, 2, count), rng.integers(0, 6, count), value)
+
+
+def hinted(rng: np.random.Generator, branch: Branch, anchored: bool) -> None:
+    """Proofs of all kinds at every node, also at those where none belong."""
+    for _ in range(int(rng.integers(0, 3)) if anchored or rng.random() < 0.3 else 0):
+        rows = int(rng.integers(1, 4))
+        slopes = {f"a{i}": rng.normal(0.5, 1, (rows, 6)).astype(np.float32) for i in range(2)}
+        weight = rng.choice([0.0, 0.1, 1.0, 50.0, -1.0, np.nan, np.inf], (rows, 1))
+        which, sign = rng.integers(0, 6, rows), int(rng.choice([-1, 1]))
+        path = entries(rng, rows, splits=True) if rng.random() < 0.2 else Entries.none()
+        target = Proof(0, weight, slopes, entries(rng, rows), "a1", which, sign, path)
+        clause = Proof(0, weight[:1], {n: a[:1] for n, a in slopes.items()}, entries(rng, 1))
+        branch.proofs.append(target if rng.random() < 0.5 else clause)
+    for child in (branch.first, branch.second):
+        if child is not None:
+            hinted(rng, child, anchored or not isinstance(branch.split, InputSplit))
+
+
+@pytest.mark.parametrize("seed", range(12))
 def test_random_trees_and_hints_never_prove_what_is_false(seed: int) -> None:
-    """Splits of inputs and Relus, slopes, multipliers and tightenings, all of them made up."""
+    """Splits of inputs and Relus, slopes, weights, multipliers, neurons bounded anew: made up."""
     rng = np.random.default_rng(seed)
 
     def grown(depth: int, relus: bool) -> Branch:
@@ -132,26 +162,58 @@ def test_random_trees_and_hints_never_prove_what_is_false(seed: int) -> None:
             branch.first, branch.second = grown(depth - 1, pure), grown(depth - 1, pure)
         return branch
 
-    def hinted(branch: Branch, path: int, anchored: bool) -> None:
-        slopes = {f"a{i}": rng.normal(0.5, 1, (1, 6)) for i in range(2)}
-        below = anchored or not isinstance(branch.split, InputSplit)
-        if below:
-            betas = tuple(np.abs(rng.normal(0, 3, path)).tolist())
-            branch.proofs.append(Proof(0, 0, slopes, betas))
-        more = path + int(isinstance(branch.split, ReluSplit))
-        for child in (branch.first, branch.second):
-            if child is not None:
-                hinted(child, more, below)
-
-    for _ in range(10):
+    refused = set()
+    for _ in range(25):
         tree = grown(3, False)
-        hinted(tree, 0, False)
+        hinted(rng, tree, not isinstance(tree.split, InputSplit))
         written = whole(1, tree)
         own = {"a0": rng.random((3, 6))}
-        written.tightenings.append(Tightening("a1", rng.integers(0, 6, 3), 1, own))
-        data = certificate_bytes(MODEL, FALSE, [written])
-        with pytest.raises(Refusal, match="not proved|outside its box"):
+        written.tightenings.append(tightening("a1", rng.integers(0, 6, 3), 1, own))
+        with np.errstate(all="ignore"):
+            data = certificate_bytes(MODEL, FALSE, [written])
+        with pytest.raises(Refusal, match="not proved|outside its box|not whole") as refusal:
             check(data, MODEL, FALSE)
+        refused.add(str(refusal.value).split()[0])
+    assert "leaf" in refused  # so that some were of the right form
+
+
+def test_what_a_part_cannot_rely_on_is_refused() -> None:
+    """Clause-dependent bounds for several clauses, or for all parts; splits that no tree holds."""
+    two = [f"(<= Y_0 {LEAST - 0.05!r})", f"(<= Y_1 {LEAST - 99!r})"]
+    prop = box_property(LOW, HIGH, two, 3).encode()
+    weighed = Proof(0, np.ones((1, 1)), {}, relu="a1", entries=np.zeros(1, np.int64))
+    under = Entries(("a0",), np.zeros(1, int), np.zeros(1, int), np.zeros(1, int), np.ones(1))
+    half = Proof(0, np.ones((1, 1)), {}, path=under)
+    one = tightening("a1", np.zeros(1, np.int64), 1, {})
+    neuron = Proof(0, one.weight, {}, relu="a1", entries=one.entries, path=under)
+    for case, message in (
+        (whole(2, Branch(proofs=[weighed])), "not about one clause"),
+        (CaseProof([Part([0, 1], Branch())], [weighed]), "must not depend on a clause"),
+        (CaseProof([Part([0, 1], Branch())], [of_row(0, 0, {})]), "must not depend on a clause"),
+        (whole(2, Branch(proofs=[half])), "not one of the tree"),
+        (CaseProof([Part([0, 1], Branch(proofs=[of_row(0, 0, {})]))], [neuron]), "not whole"),
+        (CaseProof([Part([1], Branch(proofs=[of_row(0, 0, {})]))]), "its part does not prove"),
+    ):
+        with pytest.raises(Refusal, match=message):
+            check(certificate_bytes(MODEL, prop, [case]), MODEL, prop)
+
+
+def test_a_tree_of_paths_is_whole_or_refused() -> None:
+    """Any set of paths covers everything if and only if every assignment of signs follows one."""
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(3000):
+        paths = [
+            [(int(c), int(rng.integers(2))) for c in rng.permutation(3)[: rng.integers(0, 4)]]
+            for _ in range(rng.integers(1, 6))
+        ]
+        signs = np.array(np.meshgrid([0, 1], [0, 1], [0, 1])).reshape(3, -1).T
+        covered = all(any(all(s[c] == side for c, side in p) for p in paths) for s in signs)
+        found = is_whole(paths)
+        assert covered or not found
+        seen.add((found, covered))
+    assert (True, True) in seen
+    assert is_whole([[(0, 0)], [(0, 1), (1, 0)], [(0, 1), (1, 1)]])
 
 
 def twin_bytes() -> bytes:
@@ -168,8 +230,9 @@ def twin_tree(beta: float) -> Branch:
     tree = Branch()
     for first, child in enumerate(tree.cut(ReluSplit("a", 0))):
         for second, leaf in enumerate(child.cut(ReluSplit("a", 1))):
-            betas = (beta, 0.0) if first != second else (0.0, 0.0)
-            leaf.proofs.append(Proof(0, 0, {}, betas))
+            value = (beta if first else -beta) if first != second else 0.0
+            at = Entries(("a",), *np.zeros((3, 1), np.int64), np.array([value]))
+            leaf.proofs.append(of_row(0, 0, {}, at))
     return tree
 
 
@@ -180,7 +243,7 @@ def test_splits_of_relus_with_multipliers_prove_what_no_slopes_prove() -> None:
     with pytest.raises(Refusal, match="not proved"):
         check(certificate_bytes(twin, prop, [whole(1, Branch())]), twin, prop)
     for share in (0.0, 0.5, 1.0):
-        root = Branch(proofs=[Proof(0, 0, {"a": np.full((1, 2), share)})])
+        root = Branch(proofs=[of_row(0, 0, {"a": np.full((1, 2), share)})])
         with pytest.raises(Refusal, match="not proved"):
             check(certificate_bytes(twin, prop, [whole(1, root)]), twin, prop)
     assert "4 leaves" in check(
@@ -196,7 +259,6 @@ def test_splits_of_relus_with_multipliers_prove_what_no_slopes_prove() -> None:
     [
         (lambda h: h.update(semantics="float16"), "semantics"),
         (lambda h: h.pop("relus"), "lacks one of"),
-        (lambda h: h.update(relus=["nothing"]), "no Relu and no maximum"),
         (lambda h: h["arrays"].append(["0/x", "float64", [2**40 - 1]]), "bytes, at most"),
         (lambda h: h["arrays"].append(["0/x", "object", [1]]), "announced as"),
         (lambda h: h["arrays"].append(["0/x", "uint8", [-1]]), "has the shape"),
@@ -239,13 +301,26 @@ def test_a_tree_that_is_not_whole_is_refused(kind: list[int]) -> None:
     arrays = {
         "0.0/kind": np.array(kind, np.uint8),
         "0.0/place": np.zeros(len(kind), np.int32),
-        "0.0/relu": np.zeros(len(kind), np.int16),
-        "0.0/value": np.zeros(len(kind)),
+        "0.0/cut": np.zeros(len(kind)),
+        "0/columns": np.zeros((1, 2), np.int32),
     }
     changed = type(cert)(cert.model, cert.property, False, ["a0"], arrays)
-    slopes = read_slopes(changed, 0, names_of(changed, read_network(read_model(MODEL))))
-    with pytest.raises(Refusal, match="whole|after its end|of kind|below a Relu"):
-        read_tree(changed, "0.0/", slopes)
+    net = read_network(read_model(MODEL))
+    goal = goal_of(read_property(TRUE.decode(), 2, 3)[0], 3)
+    with pytest.raises(Refusal, match="whole|after its end|of kind|below a neuron"):
+        read_tree(changed, "0.0/", read_columns(changed, 0, net), goal, net)
+
+
+@pytest.mark.parametrize("column", [(0, 6), (0, -1), (1, 0), (-1, 0)])
+def test_a_column_that_points_at_nothing_is_refused(column: tuple[int, int]) -> None:
+    """A neuron too many, or a name too many; and names of what is no Relu."""
+    cert = read_certificate(certificate_bytes(MODEL, TRUE, [whole(1, Branch())]))
+    arrays = {"0/columns": np.array([column], np.int32)}
+    net = read_network(read_model(MODEL))
+    for names in (["a0"], ["z0"], ["nothing"]):
+        changed = type(cert)(cert.model, cert.property, False, names, arrays)
+        with pytest.raises(Refusal, match="not there|no Relu"):
+            read_columns(changed, 0, net)
 
 
 def test_the_command_line_says_what_came_of_it(

@@ -28,15 +28,31 @@ from verify.bounders.backward import BackwardPass
 from verify.bounders.beta_crown import Clauses, Climb, Climbed, climb
 from verify.bounders.beta_proof import prove
 from verify.bounders.crew import ALONE, Crew
-from verify.bounders.domains import Domains, Frame, Layer, bounds_under, frame_of
+from verify.bounders.domains import Domains, Frame, Layer, bounds_under, frame_of, joined
 from verify.values.bounds import Bounds
 from verify.values.relaxation import Relaxation
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bounded:
+    """Rows that were bounded, each by itself or over a tree of splits.
+
+    Attributes:
+        least: proved lower bounds of the rows, (batch,): the least over each one's leaves.
+        leaves: of all trees.
+        tree: the row that each leaf belongs to, int64.
+    """
+
+    least: Tensor
+    leaves: Domains
+    tree: Tensor
+
+
 Deepen = Callable[
     [BackwardPass, Frame, Clauses, dict[str, Relaxation], Climbed],
-    Tensor,
+    Bounded,
 ]
-"""(pass, frame, clauses, other lines, rows) -> proved lower bounds of the rows, (batch,)."""
+"""(pass, frame, clauses, other lines, rows) -> the rows bounded further."""
 
 MOST_ENTRIES = 4_000_000
 """Of a chunk of rows over all nodes: what one look at the clock may cost, a second or so."""
@@ -90,6 +106,7 @@ def refine(
     deepen: Deepen | None = None,
     crew: Crew = ALONE,
     until: float = math.inf,
+    told: Callable[[Bounded], None] | None = None,
 ) -> Refined:
     """Bound every open neuron of one domain again, layer by layer; raises OutOfTime.
 
@@ -102,6 +119,7 @@ def refine(
         deepen: bounds rows further, for example by splits below them.
         crew: shares the rows of a chunk.
         until: on the clock of `time.monotonic`; what is not bounded by then keeps its bounds.
+        told: called with the rows that bound something better, one layer at a time.
     """
     tighter = copy.copy(proof)
     tighter.bounds = dict(proof.bounds)
@@ -123,8 +141,10 @@ def refine(
                 bound = Rebound(tighter, frame, clauses, others, how, deepen)
                 rows = rows_of(frame, domain, targets[part], sides[part], how)
                 shares = [rows.take(some) for some in crew.shares(torch.arange(len(rows)))]
-                for found, least in crew.each(bound, shares):
-                    take_over(tighter, layer, found, least)
+                for asked, found in zip(shares, crew.each(bound, shares), strict=True):
+                    if told is not None:
+                        told(improving(tighter, layer, asked, found))
+                    take_over(tighter, layer, asked, found.least)
                 frame = reread(frame, tighter)
     empty = any(
         bool((tighter.bounds[name].lower > tighter.bounds[name].upper).any())
@@ -146,15 +166,25 @@ class Rebound:
     how: Refining
     deepen: Deepen | None
 
-    def __call__(self, rows: Domains) -> tuple[Domains, Tensor]:
-        """The rows as they were optimised, and what is proved of each, (batch,)."""
+    def __call__(self, rows: Domains) -> Bounded:
+        """What is proved of each row, by itself or over a tree."""
         known = (self.proof, self.frame, self.clauses, self.others)
         single = self.clauses.to(self.frame.graph.dtype)
         climbed = climb(self.frame, single, rows, 0.0, self.how.climb)
         least = prove(self.proof, self.frame, self.clauses, climbed.domains, self.others)
-        if self.deepen is not None:
-            least = torch.maximum(least, self.deepen(*known, climbed))
-        return climbed.domains, least
+        plain = Bounded(least, climbed.domains, torch.arange(len(rows)))
+        if self.deepen is None:
+            return plain
+        deep = self.deepen(*known, climbed)
+        better = deep.least > least
+        some, rest = better[deep.tree], (~better).nonzero().flatten()
+        parts = [
+            replace(leaves, picks=leaves.picks[:, :0], pulls=leaves.pulls[:, :0])
+            for leaves in (deep.leaves.take(some), plain.leaves.take(rest))
+        ]
+        leaves = joined(parts, self.frame.columns)
+        tree = torch.cat((deep.tree[some], rest))
+        return Bounded(torch.where(better, deep.least, least), leaves, tree)
 
 
 def reread(frame: Frame, proof: BackwardPass) -> Frame:
@@ -207,6 +237,17 @@ def rows_of(
         target=targets,
         push=sides * push,
     )
+
+
+def improving(proof: BackwardPass, layer: Layer, rows: Domains, found: Bounded) -> Bounded:
+    """What bounds its target better than it was; trees are those of the rows that were given."""
+    bounds = proof.bounds[layer.source]
+    column = rows.target - layer.first
+    entry = column if layer.columns is None else layer.columns[column]
+    lower, upper = bounds.lower.flatten()[entry], bounds.upper.flatten()[entry]
+    bound = found.least / rows.push.to(torch.float64)
+    better = torch.where(rows.push > 0, bound > lower, bound < upper)[found.tree]
+    return Bounded(found.least, found.leaves.take(better), found.tree[better])
 
 
 def take_over(proof: BackwardPass, layer: Layer, rows: Domains, least: Tensor) -> None:

@@ -19,7 +19,7 @@ from verify.bounders.memo import SPEC, Memo
 from verify.bounders.slopes import Ascent
 from verify.certificates.proving import Claim, NoCertificate, certificate, claim, rooted
 from verify.certificates.recording import InputTree, ReluTrees, slopes_of, tightened
-from verify.certificates.tree import CaseProof, Part, Slopes, Tightening, whole
+from verify.certificates.tree import CaseProof, Part, Proof, Slopes, whole
 from verify.certificates.writing import certificate_bytes
 from verify.check.certificate import read_certificate
 from verify.check.leaf import Goal, goal_of
@@ -119,17 +119,13 @@ def split_up(graph: Graph, goal: Goal, case: Case, budget: Budget) -> CaseProof:
     memo = Memo(1, ROOM)
     memo.turn(torch.zeros(1, dtype=torch.long))
     trees = ReluTrees()
-    search = ActivationSplit(
-        ascent=Ascent(ITERATIONS), refining=None, on_leaf=trees.record, memo=memo
-    )
+    search = ActivationSplit(ascent=Ascent(ITERATIONS), recorder=trees, memo=memo)
     found = search(graph, harder(case), None, budget)
     if found.verdict is not Verdict.VERIFIED:
         raise NoCertificate(
             "the search could not be repeated with the root's bounds alone, which is what "
             f"certificates state: {found.reason}"
         )
-    if trees.combined:
-        raise NoCertificate("a leaf weighs several rows of a clause, which certificates do not")
     order = order_of(case, goal.coeff)
     own = case.spec().clause
     assert own is not None
@@ -148,7 +144,7 @@ def split_up(graph: Graph, goal: Goal, case: Case, budget: Budget) -> CaseProof:
         for part in kept
         for one in tightened(readers[name], part)
     ]
-    return CaseProof(parts, tightenings)
+    return CaseProof(parts, [*tightenings, *trees.shared])
 
 
 def harder(case: Case) -> Case:
@@ -162,7 +158,7 @@ def harder(case: Case) -> Case:
 
 def slopes_over(
     graph: Graph, region: Box, case: Case, budget: Budget
-) -> tuple[Slopes, list[Tightening]]:
+) -> tuple[Slopes, list[Proof]]:
     """Slopes of the case's rows, and of the neurons below them."""
     memo = Memo(1, ROOM)
     memo.turn(torch.zeros(1, dtype=torch.long))
@@ -171,7 +167,7 @@ def slopes_over(
     except OutOfTime:
         raise NoCertificate("the time for the certificate is over") from None
     rows: Slopes = {}
-    tightenings: list[Tightening] = []
+    tightenings: list[Proof] = []
     readers = {n.inputs[0]: n.name for n in graph.nodes if n.op in ("Relu", "MaxPool")}
     for name, parts in memo.new.items():
         if name == SPEC:

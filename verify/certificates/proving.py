@@ -19,7 +19,7 @@ from verify.certificates.tree import (
     Part,
     Proof,
     Slopes,
-    Tightening,
+    of_row,
     whole,
 )
 from verify.certificates.writing import certificate_bytes
@@ -183,7 +183,7 @@ def split_further(item: Open, slopes: Array, span: Array) -> list[Open]:
 def rooted(
     network: Network,
     case: Case,
-    tightenings: list[Tightening],
+    tightenings: list[Proof],
     rows: Slopes,
     *,
     real: bool,
@@ -212,14 +212,14 @@ def rooted(
         mine = (goal.clause == clause).nonzero()[0]
         best = int(found[mine].argmax())
         slopes = {name: alpha[mine[best] : mine[best] + 1] for name, alpha in rows.items()}
-        branch.proofs.append(Proof(clause, best, slopes))
+        branch.proofs.append(of_row(clause, best, slopes))
     return written
 
 
 def with_slopes(done: Pass, goal: Goal, rows: Slopes) -> Array:
     """The goal's rows with slopes of their own over the bounds of one box; shape (row,)."""
     alpha = {name: np.nan_to_num(a.astype(np.float64))[None] for name, a in rows.items()}
-    found: Array = rows_over(done, goal, None, Hints(alpha)).least[0]
+    found: Array = rows_over(done, goal, Hints(alpha)).least[0]
     return found
 
 

@@ -1,13 +1,23 @@
-"""What searches leave behind, as a certificate's trees and slopes."""
+"""What searches leave behind, as a certificate's trees and proofs."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from verify.bounders.domains import Domains
 from verify.bounders.memo import Kept, flat_rows
-from verify.certificates.tree import Branch, InputSplit, Proof, ReluSplit, Slopes, Tightening
+from verify.bounders.refining import Bounded
+from verify.certificates.tree import (
+    Branch,
+    Entries,
+    InputSplit,
+    Proof,
+    ReluSplit,
+    Slopes,
+    tightening,
+)
 from verify.errors import InternalError
 from verify.search.input_split import Step
 from verify.search.root import Root
@@ -52,7 +62,7 @@ def slopes_of(part: Kept) -> Slopes:
     }
 
 
-def tightened(relu: str, part: Kept) -> list[Tightening]:
+def tightened(relu: str, part: Kept) -> list[Proof]:
     """A memo's rows of one node, by sign."""
     entries, signs = part.rows.index[0].numpy(), part.rows.sign[0].numpy()
     slopes = slopes_of(part)
@@ -61,52 +71,118 @@ def tightened(relu: str, part: Kept) -> list[Tightening]:
         mine = np.flatnonzero(signs == sign)
         if len(mine):
             own = {name: alpha[mine] for name, alpha in slopes.items()}
-            found.append(Tightening(relu, entries[mine], sign, own))
+            found.append(tightening(relu, entries[mine], sign, own))
     return found
 
 
 class ReluTrees:
-    """Give its `record` to `ActivationSplit(on_leaf=..., refining=None)`; one tree for each clause.
+    """What `ActivationSplit(recorder=...)` tells of; one tree for each clause.
 
     Attributes:
         trees: by the number of the clause in the case.
-        combined: whether some leaf weighs several rows of its clause, which no certificate states.
+        shared: rows that bound neurons over the whole box.
     """
 
     def __init__(self) -> None:
         """Begin with nothing proved."""
         self.trees: dict[int, Branch] = {}
-        self.combined = False
+        self.shared: list[Proof] = []
 
-    def record(self, root: Root, leaves: Domains, searched: Domains) -> None:
-        """Take over closed leaves: what proves each, and the way to it."""
-        layers = root.frame.layers
-        names: list[tuple[str, int]] = []
-        for layer in layers:
-            entries = torch.arange(layer.size) if layer.columns is None else layer.columns
+    def closed(self, base: Root, leaves: Domains, by: Root, proofs: Domains) -> None:
+        """Closed domains of a base, and how the bounds of a root prove each of them."""
+        written = Written(by, proofs)
+        for i, branch in enumerate(self.branches(base, leaves)):
+            branch.proofs.append(written.proof(slice(i, i + 1)))
+
+    def bounded(self, base: Root, domain: Domains, found: Bounded) -> None:
+        """Rows that bound neurons of one layer, below one domain of a base.
+
+        What neither splits a neuron nor weighs a clause holds for all clauses.
+        """
+        leaves, above = found.leaves, (domain.sign != 0).sum()
+        general = not above and not bool(leaves.weight.any())
+        into = self.shared if general else self.branches(base, domain)[0].proofs
+        for sign in (1, -1):
+            # Leaves of one tree have to stand together.
+            mine = (leaves.push * sign > 0).nonzero().flatten()
+            mine = mine[found.tree[mine].argsort(stable=True)]
+            if len(mine):
+                into.append(Written(base, leaves.take(mine)).proof(slice(None), int(above)))
+
+    def divided(self, base: Root, top: Domains) -> None:
+        """The search begins again below these domains of a base."""
+        for branch in self.branches(base, top):
+            branch.split = branch.first = branch.second = None
+
+    def branches(self, base: Root, domains: Domains) -> list[Branch]:
+        """The branch of each domain, made where it is not there yet."""
+        relu, neuron = neurons_of(base)
+        found = []
+        for i in range(len(domains)):
+            branch = self.trees.setdefault(int(domains.clause[i]), Branch())
+            for k in (domains.sign[i] != 0).nonzero().flatten().tolist():
+                column, positive = int(domains.slots[i, k]), float(domains.sign[i, k]) > 0
+                branch = below(branch, ReluSplit(relu[column], int(neuron[column])), positive)
+            found.append(branch)
+        return found
+
+
+def neurons_of(root: Root) -> tuple[list[str], NDArray[np.int64]]:
+    """The Relu and the neuron, as the file numbers them, of each column of a frame."""
+    relus: list[str] = []
+    neurons = [np.zeros(0, np.int64)]
+    for layer in root.frame.layers:
+        entries = torch.arange(layer.size) if layer.columns is None else layer.columns
+        kept = root.proof.kept.get(layer.name)
+        neurons.append((entries if kept is None else kept[entries]).numpy())
+        relus += [layer.name] * len(entries)
+    return relus, np.concatenate(neurons)
+
+
+class Written:
+    """Domains over a root's bounds as proofs, in the names of the file."""
+
+    def __init__(self, root: Root, domains: Domains) -> None:
+        """Take what all rows share apart."""
+        self.domains, self.frame = domains, root.frame
+        self.relus, self.neurons = neurons_of(root)
+        self.slopes: Slopes = {}
+        for layer in self.frame.layers:
             kept = root.proof.kept.get(layer.name)
-            names += [(layer.name, int(n)) for n in (entries if kept is None else kept[entries])]
-        for i in range(len(leaves)):
-            leaf = leaves.take(torch.tensor([i]))
-            weight = leaf.weight[0]
-            self.combined |= int((weight > 0).sum()) != 1
-            slopes: Slopes = {}
-            for layer in layers:
-                whole = layer.laid(layer.of(leaf.alpha))[0]
-                kept = root.proof.kept.get(layer.name)
-                if kept is not None:
-                    width = root.proof.whole[layer.name].lower.shape[1]
-                    whole = whole.new_full((width,), float("nan")).index_copy_(0, kept, whole)
-                slopes[layer.name] = whole[None].to(torch.float32).numpy()
-            used = (searched.sign[i] != 0).nonzero().flatten().tolist()
-            path = [(int(searched.slots[i, k]), float(searched.sign[i, k]) > 0) for k in used]
-            known = dict(zip(leaf.slots[0].tolist(), leaf.beta[0].tolist(), strict=True))
-            betas = tuple(known[column] for column, _ in path)
-            clause, row = int(leaf.clause), int(weight.argmax())
-            branch = self.trees.setdefault(clause, Branch())
-            for column, positive in path:
-                branch = below(branch, ReluSplit(*names[column]), positive)
-            branch.proofs.append(Proof(clause, row, slopes, betas))
+            width = layer.size if kept is None else root.proof.whole[layer.name].lower.shape[1]
+            whole = np.full((len(domains), width), np.nan, np.float32)
+            whole[:, self.neurons[layer.first : layer.last]] = layer.of(domains.alpha).numpy()
+            self.slopes[layer.name] = whole
+
+    def proof(self, rows: slice, above: int = 0) -> Proof:
+        """Some of the rows, all about one clause and, if they bound neurons, one layer and side.
+
+        Args:
+            rows: which.
+            above: how many splits lead to the branch that a row bounds neurons of; the others are
+                those of its tree.
+        """
+        some = self.domains.take(torch.arange(len(self.domains))[rows])
+        slopes = {name: alpha[rows] for name, alpha in self.slopes.items()}
+        push = some.push.double()
+        scale = torch.where(push == 0, 1.0, push.abs())[:, None]
+        weight, clause = (some.weight / scale).numpy(), int(some.clause[0])
+        pushes = self.at(some.slots, some.sign * some.beta / scale)
+        if not bool(push.any()):
+            return Proof(clause, weight, slopes, pushes)
+        target = some.target.numpy()
+        relu, sign = self.relus[target[0]], int(push[0].sign())
+        path = self.at(some.slots[:, above:], some.sign[:, above:])
+        return Proof(clause, weight, slopes, pushes, relu, self.neurons[target], sign, path)
+
+    def at(self, slots: torch.Tensor, value: torch.Tensor) -> Entries:
+        """Values that are not 0, with their row and neuron, row after row."""
+        row, slot = (value != 0).nonzero(as_tuple=True)
+        column = slots[row, slot].numpy()
+        relus = tuple(layer.name for layer in self.frame.layers)
+        firsts = np.array([layer.first for layer in self.frame.layers])
+        relu = np.searchsorted(firsts, column, side="right") - 1
+        return Entries(relus, row.numpy(), relu, self.neurons[column], value[row, slot].numpy())
 
 
 def below(branch: Branch, split: ReluSplit, positive: bool) -> Branch:

@@ -7,8 +7,32 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-Slopes = dict[str, NDArray[np.floating]]
+Array = NDArray[np.floating]
+Slopes = dict[str, Array]
 """Lower slopes by the name of a Relu: shape (row, neuron), NaN where none are known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Values at some neurons of some rows.
+
+    Attributes:
+        relus: names.
+        row, relu, neuron: of each value; `relu` is a place among `relus`.
+        value: shape (entry,).
+    """
+
+    relus: tuple[str, ...]
+    row: NDArray[np.integer]
+    relu: NDArray[np.integer]
+    neuron: NDArray[np.integer]
+    value: Array
+
+    @staticmethod
+    def none() -> Entries:
+        """No value anywhere."""
+        at = np.zeros(0, np.int64)
+        return Entries((), at, at, at, np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -29,35 +53,38 @@ class ReluSplit:
 
 @dataclass(frozen=True, eq=False)
 class Proof:
-    """How one row of one clause is bounded at a node, for all below it.
+    """Rows that are bounded at a node of the tree, for all below it.
 
     Attributes:
-        clause, row: which clause of the case, and which of its rows.
-        slopes: for this row, shape (1, neuron) each.
-        betas: a multiplier >= 0 for each Relu split on the path from the root, in order.
+        clause: of the case, whose rows are weighed.
+        weight: of the clause's rows, >= 0, shape (row, rows of the clause).
+        slopes: shape (row, neuron) each.
+        pushes: multipliers of neurons' inputs.
+        relu: the Relu, or maximum, whose inputs the rows bound; "" where they prove the clause.
+        entries: those inputs, shape (row,).
+        sign: +1 for lower bounds, -1 for upper ones.
+        path: splits below the node that a row is bounded under, in order: 1 for >= 0, -1 for <= 0.
+            Rows of one entry that have any stand together, and are the leaves of a whole tree.
     """
 
     clause: int
-    row: int
+    weight: Array
     slopes: Slopes = field(default_factory=dict)
-    betas: tuple[float, ...] = ()
+    pushes: Entries = field(default_factory=Entries.none)
+    relu: str = ""
+    entries: NDArray[np.integer] = field(default_factory=lambda: np.full(1, -1))
+    sign: int = 1
+    path: Entries = field(default_factory=Entries.none)
 
 
-@dataclass(frozen=True, eq=False)
-class Tightening:
-    """Rows that tighten the input of a Relu, or of a maximum, over the whole box of a case.
+def of_row(clause: int, row: int, slopes: Slopes, pushes: Entries | None = None) -> Proof:
+    """A clause proved by one of its rows; slopes of shape (1, neuron)."""
+    return Proof(clause, np.eye(1, row + 1, row), slopes, pushes or Entries.none())
 
-    Attributes:
-        relu: the name of the Relu or maximum.
-        entries: neurons, int, shape (row,).
-        sign: +1 for lower bounds, -1 for upper ones.
-        slopes: of the rows.
-    """
 
-    relu: str
-    entries: NDArray[np.integer]
-    sign: int
-    slopes: Slopes
+def tightening(relu: str, entries: NDArray[np.integer], sign: int, slopes: Slopes) -> Proof:
+    """Rows that bound inputs of a Relu, or of a maximum, over the whole box of a case."""
+    return Proof(0, np.zeros((len(entries), 0)), slopes, relu=relu, entries=entries, sign=sign)
 
 
 @dataclass(eq=False)
@@ -98,7 +125,7 @@ class CaseProof:
     """Everything that is written down about one case."""
 
     parts: list[Part]
-    tightenings: list[Tightening] = field(default_factory=list)
+    tightenings: list[Proof] = field(default_factory=list)
 
 
 def whole(clauses: int, tree: Branch) -> CaseProof:

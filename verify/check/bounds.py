@@ -10,6 +10,7 @@ v = |W|·X + |b|, both our rounding and that of an execution are a small multipl
     A·W computed in float64:           |error·x| <= gamma_{m+10}(u)·|A|·v
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,14 +51,14 @@ class Hints:
     """Slopes and multipliers that a row is pulled back with; any values are valid.
 
     Attributes:
-        alpha: lower slopes in [0, 1] by the name of a Relu, broadcastable to (box, row, neuron).
-        beta: multipliers >= 0 of x <= 0 (sign -1) or x >= 0 (sign +1) at a Relu's input, as
-            coefficients sign·beta of the same shape; where they are not 0, the box is known to be
-            split that way.
+        alpha: lower slopes by the name of a Relu, broadcastable to (box, row, neuron); clipped to
+            [0, 1], and chosen here where they are NaN.
+        push: multiples b of a Relu's input x that are put apart, of the same shape: b·x is at least
+            its least over the bounds of x. On the side x >= 0 of a split, b > 0 costs nothing.
     """
 
     alpha: dict[str, Array] = field(default_factory=dict)
-    beta: dict[str, Array] = field(default_factory=dict)
+    push: dict[str, Array] = field(default_factory=dict)
 
 
 @dataclass
@@ -148,24 +149,23 @@ class Pass:
 
     def least(self, start: str, rows: Array, const: Array, error: Array, hints: Hints) -> Array:
         """Lower bounds of rows·value(start) + const - error over each box; (box, row)."""
-        return self.planes(start, rows, const, error, hints).least
+        return self.planes({start: rows}, const, error, hints).least
 
     def planes(
         self,
-        start: str,
-        rows: Array,
+        starts: dict[str, Array],
         const: Array,
         error: Array,
         hints: Hints,
         *,
         interval: bool = False,
     ) -> Planes:
-        """Linear functions of the input below rows·value(start) + const - error.
+        """Linear functions of the input below the sum of rows·value(start) + const - error.
 
         With `interval`, rows are also bounded over the values of each Relu that they pass. NaN and
         infinities in the end count as nothing proved: -inf.
         """
-        pending = {start: rows}
+        pending = dict(starts)
         best = np.full(const.shape, -np.inf)
         for name in reversed(self.network.steps):
             if name not in pending:
@@ -214,7 +214,7 @@ class Pass:
     def through_relu(
         self, name: str, step: Relu, here: Array, const: Array, error: Array, hints: Hints
     ) -> tuple[Array, Array, Array]:
-        """Below: alpha·x; above: the chord, its offset rounded up; then the split's multiplier.
+        """Below: alpha·x; above: the chord, its offset rounded up; then what is put apart.
 
         A row positive at y takes the lower line, a negative one the upper line.
         """
@@ -228,20 +228,22 @@ class Pass:
         offset = (offset + 8 * UNIT * np.maximum(-low, high)) * (1.0 + 8 * UNIT)
         stable = (x.lower >= 0) | (x.upper <= 0)
         offset = np.where(stable, 0.0, offset)
-        alpha = hints.alpha.get(name)
-        if alpha is None:
-            alpha = (x.upper > -x.lower).astype(np.float64)[:, None]
-        alpha = np.where(stable[:, None], chord[:, None], np.clip(alpha, 0.0, 1.0))
+        least_area = (x.upper > -x.lower).astype(np.float64)[:, None]
+        alpha = hints.alpha.get(name, least_area)
+        alpha = np.clip(np.where(np.isnan(alpha), least_area, alpha), 0.0, 1.0)
+        alpha = np.where(stable[:, None], chord[:, None], alpha)
         above = np.minimum(here, 0.0)
         paid = np.matmul(above, offset[:, :, None])[:, :, 0]
         pulled = np.maximum(here, 0.0)
         pulled *= alpha
         above *= chord[:, None]
         pulled += above  # exact: one of the two is 0
-        beta = hints.beta.get(name)
-        if beta is not None:
-            pulled = pulled - beta
-            error = error + 2 * UNIT * weighed(beta, x.magnitude())
+        push = hints.push.get(name)
+        if push is not None:
+            pulled = pulled - push
+            size = weighed(push, x.magnitude())
+            error = error + (2 * UNIT + gamma(here.shape[2] + FUSED, UNIT)) * size
+            const = const + np.minimum(push * x.lower[:, None], push * x.upper[:, None]).sum(axis=2)
         if not isinstance(self.network.steps.get(step.source), Affine):
             error = error + 4 * UNIT * weighed(pulled, x.magnitude())
         error = error + gamma(here.shape[2] + FUSED, UNIT) * np.abs(paid)
@@ -288,35 +290,26 @@ class Pass:
         error = error + gamma(here.shape[2] + FUSED, UNIT) * sizes
         return source, const + paid, error
 
-    def tighten(
-        self,
-        name: str,
-        hints: Hints,
-        wanted: np.ndarray,
-        sign: float,
-        entries: np.ndarray | None = None,
-    ) -> None:
-        """Rows for some entries of a value: sign +1 raises lower bounds, -1 lowers upper ones.
+    def tighten(self, name: str, wanted: np.ndarray, sign: float) -> None:
+        """Plain rows for some entries of a value: sign +1 for lower bounds, -1 for upper ones.
 
         Args:
             name: of the value, whose interval bounds are known.
-            hints: with slopes for these rows.
             wanted: which entries each box wants, (box, entries).
             sign: +1 or -1.
-            entries: the rows' entries in the order of the slopes; by default all that are wanted.
         """
         x = self.values[name]
         boxes, size = x.lower.shape
-        if entries is None:
-            entries = wanted.any(axis=0).nonzero()[0]
+        entries = wanted.any(axis=0).nonzero()[0]
         at_once = max(1, ROWS // max(1, boxes * self.widest()))
         for first in range(0, len(entries), at_once):
             part = entries[first : first + at_once]
             rows = np.zeros((boxes, len(part), size))
             rows[:, np.arange(len(part)), part] = sign
             zeros = np.zeros((boxes, len(part)))
-            chosen = Hints({n: cut(a, first, at_once) for n, a in hints.alpha.items()})
-            found = np.where(wanted[:, part], self.least(name, rows, zeros, zeros, chosen), -np.inf)
+            found = np.where(
+                wanted[:, part], self.least(name, rows, zeros, zeros, Hints()), -np.inf
+            )
             if sign > 0:
                 x.lower[:, part] = np.maximum(x.lower[:, part], found)
             else:
@@ -342,18 +335,13 @@ def sharp(network: Network) -> set[str]:
     return set(mixed)
 
 
-def cut(alpha: Array, first: int, count: int) -> Array:
-    """The slopes of some rows; slopes shared by all rows stay as they are."""
-    return alpha if alpha.shape[1] == 1 else alpha[:, first : first + count]
-
-
 def crown(
     network: Network,
     lower: Array,
     upper: Array,
     *,
     real: bool,
-    tightened: dict[str, list[tuple[np.ndarray, float, Hints]]] | None = None,
+    more: Callable[[Pass, str], None] | None = None,
 ) -> Pass:
     """All bounds over boxes: intervals, then rows for every entry that a Relu or maximum needs.
 
@@ -361,7 +349,7 @@ def crown(
         network: the steps.
         lower, upper: of the boxes, shape (box, inputs).
         real: see `Pass`.
-        tightened: further rows by the name of a value: entries, sign, and slopes.
+        more: called when a value that a Relu or maximum reads has its bounds, to tighten them.
     """
     done = Pass(network, real)
     done.values[network.input_name] = Bounds(lower.copy(), upper.copy())
@@ -379,10 +367,8 @@ def crown(
         above = x.lower + x.upper > 0
         for side in (above, ~above) if name not in attained else ():
             open_ = ((x.lower < 0) & (x.upper > 0)) | (name in every)
-            done.tighten(name, Hints(), open_ & side, 1.0)
-            done.tighten(name, Hints(), open_ & ~side, -1.0)
-        for entries, sign, hints in (tightened or {}).get(name, []):
-            wanted = np.zeros(x.lower.shape, dtype=bool)
-            wanted[:, entries] = True
-            done.tighten(name, hints, wanted, sign, entries)
+            done.tighten(name, open_ & side, 1.0)
+            done.tighten(name, open_ & ~side, -1.0)
+        if more is not None:
+            more(done, name)
     return done

@@ -1,6 +1,6 @@
 """The certificate file: a header in JSON and arrays, with every length bounded before it is used.
 
-    b"TASHIKA1", the header's length in 8 bytes (little-endian), the header, a zlib stream,
+    b"TASHIKA2", the header's length in 8 bytes (little-endian), the header, a zlib stream,
     and the SHA-256 of all that, so that a damaged file is told from one that proves nothing
 
 The header: {"model": SHA-256 of the unpacked model, "property": of the unpacked property,
@@ -9,24 +9,27 @@ The header: {"model": SHA-256 of the unpacked model, "property": of the unpacked
 
 Arrays about case number c (the property's boxes in order), each name preceded by "c/":
 
-    columns      int32 (column, 2)  Relu and neuron that each column of slopes belongs to
-    tight        int32 (row, 3)     Relu or maximum, entry, sign: a row that tightens its input
-    tight_alpha       (row, column) its slopes
+    columns      int32 (column, 2)  Relu (or maximum) and neuron that a column stands for
 
-and about part k = 0, 1, ... of the case, preceded by "c.k/":
+and proofs (see `verify.check.proofs`) that bound neurons over the whole box, with no rows weighed:
+
+    proof        int32 (proof, 4)   node, clause, column (-1 for none), sign of the neuron's input
+    weight       float32 (proof, rows of the longest clause)  of the clause's rows
+    alpha        (proof, column)    slopes: float16, float32, or uint8 in units of 1/255
+    push         int32 (push, 2)    proof and column that a multiplier belongs to
+    value        float32 (push,)    the multipliers
+    path         int32 (split, 3)   proof, column, side (1: >= 0) of the splits of a small tree,
+                                    of which the proofs of one neuron that stand together are leaves
+
+and about part k = 0, 1, ... of the case, preceded by "c.k/", proofs of the same form and:
 
     clauses      int32 (clause,)    which clauses of the case this part proves
-    kind         uint8 (node,)      a tree in preorder: 0 leaf, 1 split of an input, 2 of a Relu
-    place        int32 (node,)      the input, or the neuron of the Relu
-    relu         int16 (node,)      which of "relus"; -1 where there is none
-    value        float64 (node,)    where an input is split: first child below, second above
-    proof        int32 (proof, 3)   node, clause, row of it: a bound for all below the node
-    proof_alpha       (proof, column)  its slopes
-    beta         float32 (total,)   of the proofs in order, one a Relu split on the way to the node
+    kind         uint8 (node,)      a tree in preorder: 0 leaf, 1 split of an input, 2 of a neuron
+    place        int32 (node,)      the input, or the column of the neuron
+    cut          float64 (node,)    where an input is split: first child below, second above
 
-Slopes are float16, float32, or uint8 in units of 1/255. A Relu split's first child has its input
-<= 0, its second >= 0. Tightened rows hold for the whole box of the case. Of a case, only `kind`,
-`place`, `relu`, `value` and `clauses` have to be there.
+A neuron's first child has its input <= 0, its second >= 0. A proof holds for all below its node; in
+a part about several clauses it bounds no neuron. Only `kind` and `clauses` have to be there.
 """
 
 import hashlib
@@ -39,7 +42,7 @@ import numpy as np
 
 from verify.check.refusal import Refusal
 
-MAGIC = b"TASHIKA1"
+MAGIC = b"TASHIKA2"
 DIGEST = 32
 """Bytes of the hash at the end."""
 MOST_HEADER = 2**24
@@ -69,12 +72,6 @@ class Certificate:
         if found.dtype.name not in dtypes or not fits:
             raise Refusal(f"array {name!r} is {found.dtype} {found.shape}, not {dtypes[0]} {shape}")
         return found
-
-    def slopes(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """Slopes in [0, 1] as float64; NaN counts as 0."""
-        found = self.array(name, ("uint8", "float16", "float32"), shape)
-        scale = 255.0 if found.dtype == np.uint8 else 1.0
-        return np.clip(np.nan_to_num(found.astype(np.float64) / scale), 0.0, 1.0)
 
 
 def read_certificate(data: bytes) -> Certificate:

@@ -36,6 +36,20 @@ class Goal:
     clause: np.ndarray  # (row,)
     count: int
 
+    @property
+    def most(self) -> int:
+        """Rows of the longest clause."""
+        return int(np.bincount(self.clause, minlength=1).max())
+
+    def rows(self, clauses: np.ndarray) -> np.ndarray:
+        """The rows of some clauses, -1 past the last of each; (number, most)."""
+        found = np.full((self.count, self.most), -1)
+        for clause in range(self.count):
+            mine = (self.clause == clause).nonzero()[0]
+            found[clause, : len(mine)] = mine
+        chosen: np.ndarray = found[clauses]
+        return chosen
+
     def proved(self, margins: Array) -> np.ndarray:
         """Which clauses are proved by margins of shape (box, row); (box, clause)."""
         found = np.zeros((len(margins), self.count), dtype=bool)
@@ -60,19 +74,14 @@ def goal_of(case: Case, outputs: int) -> Goal:
     return Goal(coeff, const, slack, numbers, len(case.clauses))
 
 
-def rows_over(
-    done: Pass, goal: Goal, rows: np.ndarray | None = None, hints: Hints | None = None
-) -> Planes:
-    """Bounds of the goal's rows, all of them or one a box."""
+def rows_over(done: Pass, goal: Goal, hints: Hints | None = None) -> Planes:
+    """Bounds of all rows of the goal over each box."""
     boxes = len(done.values[done.network.input_name].lower)
-
-    def batched(part: Array) -> Array:
-        whole = np.broadcast_to(part, (boxes, *part.shape))
-        return whole if rows is None else part[rows][:, None]
-
-    coeff, const, slack = batched(goal.coeff), batched(goal.const), batched(goal.slack)
-    output = done.network.output_name
-    return done.planes(output, coeff, const, slack, hints or Hints(), interval=True)
+    coeff, const, slack = (
+        np.broadcast_to(part, (boxes, *part.shape)) for part in (goal.coeff, goal.const, goal.slack)
+    )
+    starts = {done.network.output_name: coeff}
+    return done.planes(starts, const, slack, hints or Hints(), interval=True)
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,23 @@
 """The tree of splits: it must be whole, and every leaf must be proved for every unsafe clause.
 
-A whole binary tree covers its root by construction: an input below or above a value, a Relu's input
-<= 0 or >= 0 in every execution (NaN is excluded, as all bounds are finite).
+A whole binary tree covers its root by construction: an input below or above a value, a neuron's
+input <= 0 or >= 0 in every execution (NaN is excluded, as all bounds are finite).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from verify.check.bounds import Bounds, Hints, Pass, crown
+from verify.check.bounds import ROWS, Bounds, Pass, crown
 from verify.check.certificate import Certificate
-from verify.check.hints import Names, Slopes, names_of, read_slopes
 from verify.check.leaf import Goal, goal_of, rows_over, settled
 from verify.check.linear import Array
 from verify.check.network import Network
+from verify.check.proofs import Columns, Proofs, Values, read_columns, read_proofs
 from verify.check.refusal import Refusal
 from verify.check.vnnlib import Case, hull
 
-LEAF, INPUT, RELU = 0, 1, 2
+LEAF, INPUT, NEURON = 0, 1, 2
 AT_ONCE = 2**22
 """Coefficients of one row of one value over the boxes that are bounded together."""
 
@@ -26,65 +26,39 @@ AT_ONCE = 2**22
 class Tree:
     """One part's tree and proofs, as the certificate gives them, after a check of their form."""
 
-    slopes: Slopes
+    proofs: Proofs
     clauses: np.ndarray
     kind: np.ndarray
     place: np.ndarray
-    relu: np.ndarray
-    value: np.ndarray
-    proof: np.ndarray
-    proof_alpha: Array
-    beta: Array
+    cut: np.ndarray
     parent: np.ndarray
     side: np.ndarray
     depth: np.ndarray
 
-    @property
-    def names(self) -> Names:
-        """Of the certificate."""
-        return self.slopes.names
 
-    def path(self, node: int) -> list[tuple[int, int]]:
-        """The Relu splits above a node, from the top: the split's node and the side taken."""
-        found = []
-        while self.parent[node] >= 0:
-            above = int(self.parent[node])
-            if self.kind[above] == RELU:
-                found.append((above, int(self.side[node])))
-            node = above
-        return found[::-1]
-
-
-def read_tree(certificate: Certificate, prefix: str, slopes: Slopes) -> Tree:
+def read_tree(
+    certificate: Certificate, prefix: str, columns: Columns, goal: Goal, network: Network
+) -> Tree:
     """The tree of one part; refused unless every index in it points at something."""
-    cert, c, names = certificate, prefix, slopes.names
+    cert, c = certificate, prefix
     kind = cert.array(c + "kind", ("uint8",), (-1,))
     nodes = len(kind)
     place = cert.array(c + "place", ("int32",), (nodes,))
-    relu = cert.array(c + "relu", ("int16",), (nodes,))
-    value = cert.array(c + "value", ("float64",), (nodes,))
     parent, side, depth = shape_of(kind)
-    names.refuse(relu[kind == RELU], place[kind == RELU], "a split", pools=False)
-    inputs = place[kind == INPUT]
-    if ((inputs < 0) | (inputs >= names.network.size(names.network.input_name))).any():
-        raise Refusal("a split points at an input that is not there")
-    proof = cert.array(c + "proof", ("int32",), (-1, 3))
-    if ((proof[:, 0] < 0) | (proof[:, 0] >= nodes)).any():
-        raise Refusal("a proof belongs to no node")
-    return Tree(
-        slopes,
-        cert.array(c + "clauses", ("int32",), (-1,)),
-        kind,
-        place,
-        relu,
-        value,
-        proof,
-        cert.slopes(c + "proof_alpha", (len(proof), len(slopes.columns))),
-        np.nan_to_num(cert.array(c + "beta", ("float32",), (-1,)).astype(np.float64)),
-        parent,
-        side,
-        depth,
-    )
+    for what, most in ((INPUT, network.size(network.input_name)), (NEURON, len(columns.readers))):
+        mine = place[kind == what]
+        if ((mine < 0) | (mine >= most)).any():
+            raise Refusal("a split points at something that is not there")
+    clauses = cert.array(c + "clauses", ("int32",), (-1,)).astype(np.int64)
+    if ((clauses < 0) | (clauses >= goal.count)).any():
+        raise Refusal("a part proves a clause that the property does not have")
+    proofs = read_proofs(cert, c, columns, goal, nodes)
+    if not np.isin(proofs.clause, clauses).all():
+        raise Refusal("a proof is about a clause that its part does not prove")
+    if len(clauses) != 1 and (proofs.target >= 0).any():
+        raise Refusal("neurons are bounded anew in a part that is not about one clause")
+    cut = cert.array(c + "cut", ("float64",), (nodes,))
+    return Tree(proofs, clauses, kind, place, cut, parent, side, depth)
 
 
 def shape_of(kind: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -99,9 +73,9 @@ def shape_of(kind: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         parent[node], side[node] = waiting.pop()
         if parent[node] >= 0:
             depth[node] = depth[parent[node]] + 1
-            if kind[parent[node]] == RELU and kind[node] == INPUT:
-                raise Refusal("an input is split below a Relu")
-        if kind[node] in (INPUT, RELU):
+            if kind[parent[node]] == NEURON and kind[node] == INPUT:
+                raise Refusal("an input is split below a neuron")
+        if kind[node] in (INPUT, NEURON):
             waiting += [(node, 1), (node, 0)]
         elif kind[node] != LEAF:
             raise Refusal(f"the tree has a node of kind {kind[node]}")
@@ -123,7 +97,7 @@ def boxes_of(tree: Tree, lower: Array, upper: Array) -> dict[int, tuple[Array, A
         if tree.kind[node] != INPUT:
             found[node] = (low, high)
             continue
-        axis, value = int(tree.place[node]), float(tree.value[node])
+        axis, value = int(tree.place[node]), float(tree.cut[node])
         if not low[axis] <= value <= high[axis]:
             raise Refusal("an input is split outside its box")
         below, above = high.copy(), low.copy()
@@ -137,7 +111,7 @@ class Inquiry:
     """One case while it is checked: `root` is made when it is first asked for."""
 
     network: Network
-    slopes: Slopes
+    shared: Proofs
     goal: Goal
     lower: Array
     upper: Array
@@ -150,29 +124,37 @@ class Inquiry:
             return crown(self.network, low[None], high[None], real=self.real)
         if self.root is None:
             self.root = crown(
-                self.network,
-                low[None],
-                high[None],
-                real=self.real,
-                tightened=self.slopes.tightened(),
+                self.network, low[None], high[None], real=self.real, more=self.tightened
             )
         return self.root
+
+    def tightened(self, done: Pass, name: str) -> None:
+        """Bound one value by the proofs that all parts share."""
+        of = [t >= 0 and self.shared.columns.sources[t] == name for t in self.shared.target]
+        for group in self.shared.groups(np.array(of, dtype=bool).nonzero()[0]):
+            self.shared.tightened(done, done.values, group, at_once(done))
+
+
+def at_once(done: Pass) -> int:
+    """How many proofs to evaluate together."""
+    return max(1, min(256, ROWS // done.widest()))
 
 
 def check_case(certificate: Certificate, number: int, network: Network, case: Case) -> int:
     """Prove one case with its trees, or raise Refusal; returns how many leaves there were."""
     if not all(low <= high for low, high in zip(case.lower, case.upper, strict=True)):
         return 1  # no input at all
-    slopes = read_slopes(certificate, number, names_of(certificate, network))
     goal = goal_of(case, network.size(network.output_name))
+    columns = read_columns(certificate, number, network)
+    shared = read_proofs(certificate, f"{number}/", columns, goal, 1)
+    if shared.weight.any() or (shared.target < 0).any():
+        raise Refusal("what all parts share must not depend on a clause")
     lower, upper = hull(case.lower, -1), hull(case.upper, 1)
-    inquiry = Inquiry(network, slopes, goal, lower, upper, certificate.real)
+    inquiry = Inquiry(network, shared, goal, lower, upper, certificate.real)
     proved = np.zeros(goal.count, dtype=bool)
     leaves = part = 0
     while f"{number}.{part}/kind" in certificate.arrays:
-        tree = read_tree(certificate, f"{number}.{part}/", slopes)
-        if ((tree.clauses < 0) | (tree.clauses >= goal.count)).any():
-            raise Refusal("a part proves a clause that the property does not have")
+        tree = read_tree(certificate, f"{number}.{part}/", columns, goal, network)
         check_part(inquiry, tree)
         proved[tree.clauses] = True
         leaves, part = leaves + int((tree.kind == LEAF).sum()), part + 1
@@ -185,7 +167,7 @@ def check_part(inquiry: Inquiry, tree: Tree) -> None:
     """Prove the clauses of one part at every leaf of its tree."""
     goal, network = inquiry.goal, inquiry.network
     boxes = boxes_of(tree, inquiry.lower, inquiry.upper)
-    hinted = set(tree.proof[:, 0].tolist())
+    hinted = set(tree.proofs.node.tolist())
     plain = [node for node in boxes if tree.kind[node] == LEAF and node not in hinted]
     widest = max(network.size(name) for name in network.shapes)
     count = max(1, min(256, AT_ONCE // (widest * max(1, widest // 4))))
@@ -197,98 +179,94 @@ def check_part(inquiry: Inquiry, tree: Tree) -> None:
         if not found.all():
             worst = part[int((~found.all(axis=1)).nonzero()[0][0])]
             raise Refusal(f"leaf {worst} is not proved")
-    left = set(plain)
-    for node in boxes:
-        if node not in left:
-            check_subtree(tree, goal, node, inquiry.over(node, *boxes[node]))
+    for node in sorted(set(boxes) - set(plain)):
+        Subtree(tree, inquiry.over(node, *boxes[node])).check(node)
 
 
-def check_subtree(tree: Tree, goal: Goal, anchor: int, done: Pass) -> None:
-    """Prove the part of the tree below a box, where only Relus are split."""
-    # By node: which clauses are proved for all below it.
-    proved = {anchor: goal.proved(rows_over(done, goal).least)[0]}
-    below = descendants(tree, anchor)
-    entries = [i for i, node in enumerate(tree.proof[:, 0]) if node in below]
-    lengths = [len(tree.path(int(node))) for node in tree.proof[:, 0]]
-    starts = np.concatenate(([0], np.cumsum(lengths)))
-    if starts[-1] != len(tree.beta):
-        raise Refusal("there is not one multiplier for each split above each proof")
-    for first in range(0, len(entries), 64):
-        part = entries[first : first + 64]
-        for entry, worth in zip(part, bounded(tree, goal, done, part, starts), strict=True):
-            node, clause = int(tree.proof[entry, 0]), int(tree.proof[entry, 1])
-            known = proved.setdefault(node, np.zeros(goal.count, dtype=bool))
-            known[clause] |= bool(worth > 0)
-    for node in sorted(below):
-        if node != anchor:
-            above = proved[int(tree.parent[node])]
-            proved[node] = proved.get(node, np.zeros(goal.count, dtype=bool)) | above
-        empty = impossible(tree, done, node)
-        if tree.kind[node] == LEAF and not empty and not proved[node][tree.clauses].all():
-            raise Refusal(f"leaf {node} is not proved")
+@dataclass(frozen=True)
+class State:
+    """What is known of a node: bounds of values there, and whether nothing is left of it."""
+
+    values: Values
+    empty: bool
 
 
-def descendants(tree: Tree, anchor: int) -> set[int]:
-    """The node and all below it: in preorder, those that follow until the depth is left."""
-    found = {anchor}
-    for node in range(anchor + 1, len(tree.kind)):
-        if tree.depth[node] <= tree.depth[anchor]:
-            break
-        found.add(node)
-    return found
+class Subtree:
+    """The part of a tree below a box, where only neurons are split."""
 
+    def __init__(self, tree: Tree, done: Pass) -> None:
+        """Nothing is proved but by the bounds of the box."""
+        self.tree, self.done, self.goal = tree, done, tree.proofs.goal
+        self.waiting: list[tuple[int, State]] = []
+        self.proved: dict[int, np.ndarray] = {}  # clauses, by node
 
-def impossible(tree: Tree, done: Pass, node: int) -> bool:
-    """Whether the bounds at the box exclude a split above the node, so that nothing is there."""
-    for split, side in tree.path(node):
-        x = done.values[tree.names.source(int(tree.relu[split]))]
-        place = int(tree.place[split])
-        if (x.upper[0, place] < 0) if side else (x.lower[0, place] > 0):
-            return True
-    return False
+    def check(self, anchor: int) -> None:
+        """Walk down, bounding neurons anew on the way; refuse a leaf that is not proved."""
+        tree, proofs = self.tree, self.tree.proofs
+        states = {anchor: State(dict(self.done.values), False)}
+        self.proved[anchor] = self.goal.proved(rows_over(self.done, self.goal).least)[0]
+        nodes = [anchor]
+        order = np.argsort(proofs.node, kind="stable")
+        starts = np.searchsorted(proofs.node[order], np.arange(len(tree.kind) + 1))
+        for node in range(anchor, len(tree.kind)):
+            if node != anchor:
+                if tree.depth[node] <= tree.depth[anchor]:
+                    break
+                nodes.append(node)
+                states[node] = self.below(states, node)
+                self.proved[node] = self.proved[int(tree.parent[node])].copy()
+            mine = order[starts[node] : starts[node + 1]]
+            states[node] = self.bounded(states[node], mine[proofs.target[mine] >= 0])
+            self.proved[node] |= states[node].empty
+            self.waiting += [(int(i), states[node]) for i in mine[proofs.target[mine] < 0]]
+            if len(self.waiting) >= at_once(self.done):
+                self.settle()
+        self.settle()
+        for node in nodes:
+            if node != anchor:
+                self.proved[node] |= self.proved[int(tree.parent[node])]
+            if tree.kind[node] == LEAF and not self.proved[node][tree.clauses].all():
+                raise Refusal(f"leaf {node} is not proved")
 
+    def below(self, states: dict[int, State], node: int) -> State:
+        """The state of a child, by its split; its parent's is forgotten after the second one."""
+        tree, parent = self.tree, int(self.tree.parent[node])
+        known = states.pop(parent) if tree.side[node] else states[parent]
+        column = int(tree.place[parent])
+        name, place = tree.proofs.columns.sources[column], int(tree.proofs.columns.neuron[column])
+        lower, upper = known.values[name].lower.copy(), known.values[name].upper.copy()
+        if tree.side[node]:
+            lower[0, place] = max(lower[0, place], 0.0)
+        else:
+            upper[0, place] = min(upper[0, place], 0.0)
+        empty = known.empty or bool(lower[0, place] > upper[0, place])
+        return State(known.values | {name: Bounds(lower, upper)}, empty)
 
-def bounded(tree: Tree, goal: Goal, done: Pass, entries: list[int], starts: np.ndarray) -> Array:
-    """What each proof's row is at least, below its node; shape (entry,)."""
-    values = dict(done.values)
-    hints = Hints()
-    count = len(entries)
-    for name, rows in tree.slopes.alpha(tree.proof_alpha[entries]).items():
-        x = done.values[tree.names.source(tree.names.relus.index(name))]
-        plain = (x.upper > -x.lower).astype(np.float64)
-        hints.alpha[name] = np.where(np.isnan(rows), plain, rows)[:, None]
-    for i, entry in enumerate(entries):
-        node = int(tree.proof[entry, 0])
-        for (split, side), beta in zip(
-            tree.path(node), tree.beta[starts[entry] : starts[entry + 1]], strict=True
-        ):
-            name = tree.names.relus[int(tree.relu[split])]
-            source = tree.names.source(int(tree.relu[split]))
-            place = int(tree.place[split])
-            if values[source] is done.values[source]:
-                held = done.values[source]
-                values[source] = Bounds(
-                    np.repeat(held.lower, count, axis=0), np.repeat(held.upper, count, axis=0)
-                )
-                size = held.lower.shape[1]
-                hints.beta[name] = np.zeros((count, 1, size))
-            own = values[source]
-            if side:
-                own.lower[i, place] = max(own.lower[i, place], 0.0)
-            else:
-                own.upper[i, place] = min(own.upper[i, place], 0.0)
-            hints.beta[name][i, 0, place] += (1.0 if side else -1.0) * max(float(beta), 0.0)
-    rows = clause_rows(goal, tree.proof[entries])
-    below = Pass(done.network, done.real, values, done.noise)
-    return rows_over(below, goal, rows, hints).least[:, 0]
+    def bounded(self, known: State, chosen: np.ndarray) -> State:
+        """A state after the proofs that bound neurons at its node."""
+        values, empty = dict(known.values), known.empty
+        for group in self.tree.proofs.groups(chosen):
+            if empty:
+                break
+            name = self.tree.proofs.tightened(self.done, values, group, at_once(self.done))
+            empty = bool((values[name].lower > values[name].upper).any())
+        return State(values, empty)
 
-
-def clause_rows(goal: Goal, proofs: np.ndarray) -> np.ndarray:
-    """The goal's row that each proof is about."""
-    found = []
-    for _, clause, row in proofs.tolist():
-        mine = (goal.clause == clause).nonzero()[0]
-        if not 0 <= row < len(mine):
-            raise Refusal("a proof is about a row that the property does not have")
-        found.append(int(mine[row]))
-    return np.array(found, dtype=np.int64)
+    def settle(self) -> None:
+        """Evaluate the proofs that wait, each over the bounds of its node."""
+        waiting, self.waiting = self.waiting, []
+        waiting = [(i, state) for i, state in waiting if not state.empty]
+        if not waiting:
+            return
+        values = dict(self.done.values)
+        for name, whole in self.done.values.items():
+            own = [state.values[name] for _, state in waiting]
+            if any(bounds is not whole for bounds in own):
+                lower = np.concatenate([bounds.lower for bounds in own])
+                upper = np.concatenate([bounds.upper for bounds in own])
+                values[name] = Bounds(lower, upper)
+        chosen = np.array([i for i, _ in waiting])
+        least = self.tree.proofs.least(self.done, values, chosen)
+        for i, worth in zip(chosen.tolist(), least.tolist(), strict=True):
+            node, clause = int(self.tree.proofs.node[i]), int(self.tree.proofs.clause[i])
+            self.proved[node][clause] |= worth > 0

@@ -8,7 +8,6 @@ split; each part's neurons are bounded anew, at the cost of thousands of domains
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -29,6 +28,7 @@ from verify.search.leaf import Settled, settle_leaf, spelled_out
 from verify.search.looking import Looked, Looking
 from verify.search.outcome import Outcome, Progress, Refuter, Watcher
 from verify.search.pool import Pool
+from verify.search.recorder import Recorder, telling
 from verify.search.root import Root, root_of, to_input
 from verify.values.budget import Budget, OutOfTime
 from verify.values.property import Case
@@ -36,10 +36,6 @@ from verify.values.result import Verdict
 from verify.values.rounding import FLOAT32, Rounding
 
 METHOD = "activation splitting (beta-CROWN)"
-
-OnLeaf = Callable[[Root, Domains, Domains], None]
-"""Told of closed domains: the base whose bounds they inherit; the splits, slopes and multipliers
-that prove them; the domains as they were searched, splits in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,7 @@ class ActivationSplit:
         filtered: how the neuron to split is chosen.
         refining: how a base's neurons are bounded anew; None never to do so.
         batch: domains split at once; None to choose by the network's size.
-        on_leaf: told of every closed leaf; for certificates.
+        recorder: is told what proves what.
         memo: given the slopes that bounded the root's neurons; for certificates.
         rounding: which executions a proof is to hold for.
     """
@@ -62,7 +58,7 @@ class ActivationSplit:
     filtered: Filtered = Filtered()
     refining: Refining | None = Refining()
     batch: int | None = None
-    on_leaf: OnLeaf | None = None
+    recorder: Recorder | None = None
     memo: Memo | None = None
     rounding: Rounding = FLOAT32
 
@@ -138,8 +134,8 @@ class Tree:
         how = self.how
         root = root_of(self.graph, self.case, how.ascent, self.budget, how.memo, how.rounding)
         self.base = self.root = root
-        if how.on_leaf is not None and len(root.closed):
-            how.on_leaf(root, root.closed, root.closed)
+        if how.recorder is not None and len(root.closed):
+            how.recorder.closed(root, root.closed, root, root.closed)
         self.slack = root.slack
         self.bounded += len(root.margin)
         closed = root.margin[root.margin > 0]
@@ -208,8 +204,9 @@ class Tree:
             before = float(base.domains.value)
             known = (base.proof, base.frame, base.clauses, base.others)
             until = pacing.share_of(self.budget, pacing.MOST_SWEEPING)
+            told = telling(self.how.recorder, base, base.domains)
             how = self.how.refining
-            found = refine(*known, base.domains, how, deepen, self.crew, until)
+            found = refine(*known, base.domains, how, deepen, self.crew, until, told)
             if found.empty:
                 return None
             self.base = base = replace(base, proof=found.proof, frame=found.frame)
@@ -239,9 +236,10 @@ class Tree:
                 break
             before = float(base.domains.value.min())
             one = base.domains.take(torch.arange(1))
+            told = telling(self.how.recorder, base, one)
             known = (base.proof, base.frame, base.clauses, base.others)
             until = pacing.share_of(self.budget, pacing.MOST_DEEPENING)
-            found = refine(*known, one, plain, Deepening(rounds), self.crew, until)
+            found = refine(*known, one, plain, Deepening(rounds), self.crew, until, told)
             if found.empty:
                 return None
             domains = moved(base.domains, base.frame, found.frame)
@@ -312,6 +310,8 @@ class Tree:
             parts = self.how.filtered(base.frame, single, top, self.slack)
         else:
             parts = top
+        if self.how.recorder is not None:
+            self.how.recorder.divided(base, top)
         if base is self.root:
             # Once for all clauses, before each is looked at alone.
             clauses = torch.cat([block.clause for block in self.pool.blocks]).unique()
@@ -355,8 +355,8 @@ class Tree:
         self.proved = min(self.proved, float(margin.min()))
         deeper = (leaves.sign != 0).sum(dim=1) - (base.domains.sign != 0).sum(dim=1).max()
         self.share += float(torch.exp2(-deeper.to(torch.float64)).sum()) / len(base.domains)
-        if self.how.on_leaf is not None:
-            self.how.on_leaf(by or base, leaves if spelled is None else spelled, leaves)
+        if self.how.recorder is not None:
+            self.how.recorder.closed(base, leaves, by or base, spelled or leaves)
 
     def finish(self, leaf: Domains) -> None:
         """Decide a domain without open neurons."""

@@ -11,6 +11,7 @@ from verify.bounders.backward import BackwardPass
 from verify.bounders.beta_crown import Clauses, Climb, Climbed, climb
 from verify.bounders.beta_proof import prove
 from verify.bounders.domains import Domains, Frame, joined
+from verify.bounders.refining import Bounded
 from verify.branchers.babsr import candidates
 from verify.branchers.filtered import children
 from verify.values.relaxation import Relaxation
@@ -37,8 +38,8 @@ class Deepening:
         clauses: Clauses,
         others: dict[str, Relaxation],
         rows: Climbed,
-    ) -> Tensor:
-        """Proved lower bounds of the rows, (batch,): the least of each row's leaves."""
+    ) -> Bounded:
+        """Proved lower bounds of the rows: the least of each row's leaves."""
         single = clauses.to(frame.graph.dtype)
         count = len(rows.domains)
         leaves, tree = picked(frame, rows), torch.arange(count)
@@ -65,7 +66,7 @@ class Deepening:
         # NaN proves nothing, and must not be passed over by the minimum.
         found = torch.where(torch.isnan(found), -torch.inf, found)
         least = found.new_full((count,), torch.inf)
-        return least.scatter_reduce(0, tree, found, "amin")
+        return Bounded(least.scatter_reduce(0, tree, found, "amin"), leaves, tree)
 
 
 def picked(frame: Frame, climbed: Climbed) -> Domains:
