@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from verify.brackets import bracket
+from verify.brackets import Watch, bracket
 from verify.errors import PropertyError, SettingError
 from verify.memory import keep_freed_memory
 from verify.network import Network, load
@@ -22,7 +22,7 @@ from verify.search.outcome import Refuter, Watcher
 from verify.search.questions import RefuterFor, closed, completed
 from verify.search.replaying import Replay
 from verify.search.strategy import decide
-from verify.values.budget import Budget
+from verify.values.budget import Budget, never
 from verify.values.property import Case
 from verify.values.question import Question, question
 from verify.values.result import Bracket, Result
@@ -105,8 +105,9 @@ def certify_each(
     complete: bool = False,
     refuters: RefuterFor | None = None,
     semantics: str = "float32",
+    cancelled: Callable[[], bool] = never,
 ) -> Iterator[list[Result]]:
-    """Results batch by batch, as they come; arguments as for `certify`."""
+    """Results batch by batch, as they come; arguments as for `certify`, `cancelled` as below."""
     strategy = recipe(method, iterations=iterations, semantics=semantics)
     numbers = list(range(len(asked.x))) if indices is None else list(indices)
     chunk = granted(memory)
@@ -115,7 +116,8 @@ def certify_each(
         raise SettingError(f"batch is {size}, but at least 1 is needed")
     for start in range(0, len(asked.x), size):
         part = torch.arange(start, min(start + size, len(asked.x)))
-        budget = Budget(memory=chunk).within(None if timeout is None else timeout * len(part))
+        granted_time = None if timeout is None else timeout * len(part)
+        budget = Budget(memory=chunk, cancelled=cancelled).within(granted_time)
         few = asked.take(part)
         results = decide(
             network.graph,
@@ -210,8 +212,16 @@ def radius_each(
     exact: bool = False,
     refuters: RefuterFor | None = None,
     semantics: str = "float32",
+    watch: Watch | None = None,
+    cancelled: Callable[[], bool] = never,
 ) -> Iterator[list[Bracket]]:
-    """Brackets batch by batch, as they come; `asked.eps` caps the search."""
+    """Brackets batch by batch, as they come; `asked.eps` caps the search.
+
+    Args:
+        network, asked: what is asked of which inputs; the others as for `radius`, but for
+        watch: told what is known of the batch under way, each time that an end may have moved.
+        cancelled: asked now and then; once it says yes, the search ends as when time is over.
+    """
     numbers = list(range(len(asked.x))) if indices is None else list(indices)
     chunk = granted(memory)
     size = max(1, batch_size(network, chunk) // 4) if batch is None else batch
@@ -220,7 +230,8 @@ def radius_each(
     for start in range(0, len(asked.x), size):
         part = torch.arange(start, min(start + size, len(asked.x)))
         few = asked.take(part)
-        budget = Budget(memory=chunk).within(None if timeout is None else timeout * len(part))
+        granted_time = None if timeout is None else timeout * len(part)
+        budget = Budget(memory=chunk, cancelled=cancelled).within(granted_time)
         found = bracket(
             network.graph,
             network.judge,
@@ -232,11 +243,12 @@ def radius_each(
             budget=budget.share(STAGES_SHARE) if exact else budget,
             tolerance=tolerance,
             at_once=max(1, batch_size(network, chunk) // len(part)),
+            watch=watch,
         )
         if exact:
             graph, judge = network.graph, network.judge
             kind = semantics_of(semantics)
-            found = closed(graph, judge, few, found, refuters, budget, tolerance, kind)
+            found = closed(graph, judge, few, found, refuters, budget, tolerance, kind, watch)
         yield found
 
 

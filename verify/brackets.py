@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ MOST_RADII = 8
 """Radii per input and round of a cheap method."""
 MOST_ROUNDS = 24
 """Rounds per method; the widths shrink by at least a quarter in each."""
+Watch = Callable[[list[Bracket]], None]
+"""Told what is known of a batch so far, each time that an end has moved."""
+
 STRETCHES = (1.0, 1.0005, 1.005, 1.02, 1.1, 1.3)
 """How far along the segment a candidate is pushed until its own runtime confirms it."""
 
@@ -146,6 +150,7 @@ def climb(
     tolerance: float,
     at_once: int,
     memo: Memo,
+    told: Callable[[], None],
 ) -> bool:
     """Raise certified radii by proving several per entry in one batch; False if time ran out."""
     for _ in range(MOST_ROUNDS):
@@ -165,6 +170,7 @@ def climb(
             lower.learn(row, eps[k], ok[k], margin[k], names)
             if not bool(ok[k].any()) and eps[k, 0] < SMALLEST_SHARE * asked.eps[row]:
                 lower.ceiling[row] = 0.0
+        told()
         if proved.late:
             return False
     return True
@@ -182,10 +188,12 @@ def bracket(
     budget: Budget,
     tolerance: float,
     at_once: int,
+    watch: Watch | None = None,
 ) -> list[Bracket]:
     """Both ends for a batch of inputs; `asked.eps` caps the search.
 
     Cheap stages bracket the certified radius first, so that dear ones only search what is left.
+    Whoever watches is told after each round.
 
     Raises:
         InternalError: if a certified radius reaches an attacked one, which would be a bug; not so
@@ -199,6 +207,19 @@ def bracket(
         upper.offer(proposal.candidate, proposal.attack)
     lower = Lower(len(asked.x), torch.minimum(upper.radius, asked.eps))
     in_time = True
+
+    def known() -> list[Bracket]:
+        if strategy.verdict is Verdict.VERIFIED:
+            refuse_crossed(lower, upper, indices)
+        share = (time.monotonic() - started) / max(1, len(asked.x))
+        found = brackets_of(lower, upper, asked, predicted, indices, share, in_time)
+        return [replace(one, proof=strategy.verdict) for one in found]
+
+    def told() -> None:
+        if watch is not None:
+            watch(known())
+
+    told()
     memo = Memo(len(asked.x), budget.memory)
     for i, stage in enumerate(strategy.stages):
         last = i == len(strategy.stages) - 1
@@ -212,15 +233,32 @@ def bracket(
             tolerance=tolerance if last else 2 * tolerance,
             at_once=min(at_once, MOST_RADII),
             memo=memo,
+            told=told,
         )
+    return known()
+
+
+def refuse_crossed(lower: Lower, upper: Upper, indices: Sequence[int]) -> None:
+    """Stop loudly if a certified radius reaches an attacked one."""
     crossed = (lower.radius >= upper.radius) & (lower.radius > 0)
-    if bool(crossed.any()) and strategy.verdict is Verdict.VERIFIED:
+    if bool(crossed.any()):
         i = int(crossed.nonzero()[0])
         raise InternalError(
             f"input {indices[i]}: certified radius {float(lower.radius[i])!r} reaches the attacked "
             f"one {float(upper.radius[i])!r}; this is a bug, please report it with the model"
         )
-    share = (time.monotonic() - started) / max(1, len(asked.x))
+
+
+def brackets_of(
+    lower: Lower,
+    upper: Upper,
+    asked: Question,
+    predicted: Tensor,
+    indices: Sequence[int],
+    seconds: float,
+    in_time: bool,
+) -> list[Bracket]:
+    """What both ends say of each entry."""
     return [
         Bracket(
             index=index,
@@ -232,10 +270,9 @@ def bracket(
             p=asked.p,
             method=lower.method[i],
             attack=upper.attack[i],
-            seconds=share,
+            seconds=seconds,
             reason=why(lower, upper, i, in_time),
             witness=upper.witness[i] if upper.attack[i] else None,
-            proof=strategy.verdict,
         )
         for i, index in enumerate(indices)
     ]

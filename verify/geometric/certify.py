@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -98,6 +99,7 @@ class Search:
         bounded: how many boxes were bounded.
         attacked: least share of a counterexample.
         parameters, witness: that counterexample.
+        watch: told the certified and the attacked share after each step.
         single: the network in float32.
     """
 
@@ -117,6 +119,7 @@ class Search:
     attack: str = ""
     rounding: float | None = None
     stuck: bool = False
+    watch: Callable[[float, float], None] | None = None
     single: Graph = field(init=False)
 
     def __post_init__(self) -> None:
@@ -260,6 +263,11 @@ class Search:
             return Interval(rounding)(Problem(self.graph, box, problem.spec)).margin
         return Crown(rounding)(problem).margin
 
+    def reached(self, waiting: Boxes) -> float:
+        """The share below which every box is certified, with some still waiting."""
+        open_ = [b.least_share(self.transform) for b in (waiting, *self.left) if len(b)]
+        return float(torch.cat(open_).min()) if open_ else 1.0
+
     def room(self) -> Tensor:
         """Widths of the range."""
         return self.transform.high - self.transform.low
@@ -293,6 +301,8 @@ class Search:
             order = boxes.least_share(self.transform).argsort(stable=True)
             first = boxes.take(order[:most])
             boxes = boxes.take(order[most:]).joined(self.pursue(first))
+            if self.watch is not None:
+                self.watch(self.reached(boxes), self.attacked)
         return StopReason.WITHIN_ROUNDING.value if self.stuck else ""
 
 
@@ -308,6 +318,7 @@ def certify_image(
     index: int = 0,
     known: Tensor | None = None,
     attack: str = "",
+    watch: Callable[[float, float], None] | None = None,
 ) -> GeometricResult:
     """Decide whether a transformation changes one image's label anywhere in its range.
 
@@ -322,6 +333,7 @@ def certify_image(
         index: number of the image in its source.
         known: parameters that an attack suggests, shape (any, parameter); the judge decides.
         attack: its name.
+        watch: told the certified and the attacked share of the range after each step.
 
     Raises:
         ShapeError: if the network does not take images.
@@ -329,9 +341,8 @@ def certify_image(
     """
     started = time.monotonic()
     check_image_shape(tuple(image.shape))
-    search = Search(
-        graph, judge, image.to(torch.float32), torch.tensor([label]), transform, settings
-    )
+    claimed = (image.to(torch.float32), torch.tensor([label]), transform)
+    search = Search(graph, judge, *claimed, settings, watch=watch)
     if known is not None and len(known):
         search.replay(known.to(torch.float64), attack)
     why = search.run(budget)

@@ -166,6 +166,7 @@ def closed(
     budget: Budget,
     tolerance: float,
     semantics: Semantics = EXECUTED,
+    watch: Callable[[list[Bracket]], None] | None = None,
 ) -> list[Bracket]:
     """Brackets narrowed by complete searches until their ends are within the tolerance.
 
@@ -177,6 +178,7 @@ def closed(
         budget: for all of them.
         tolerance: relative to the attacked radius.
         semantics: what a proof is to hold for.
+        watch: told each bracket whenever one of its ends has moved.
     """
     found = []
     for i, bracket in enumerate(brackets):
@@ -185,7 +187,8 @@ def closed(
             continue
         one = asked.take(torch.tensor([i]))
         share = budget.share(1 / (len(brackets) - i))
-        found.append(narrowed(graph, judge, one, bracket, refuters, share, tolerance, semantics))
+        narrow = narrowed(graph, judge, one, bracket, refuters, share, tolerance, semantics, watch)
+        found.append(narrow)
     return found
 
 
@@ -198,6 +201,7 @@ def narrowed(
     budget: Budget,
     tolerance: float,
     semantics: Semantics,
+    watch: Callable[[list[Bracket]], None] | None = None,
 ) -> Bracket:
     """One bracket: first just below the attacked radius, which is often exact, then by halves."""
     cap = float(asked.eps[0])
@@ -229,4 +233,6 @@ def narrowed(
             )
         elif probe or budget.share(0.5).deadline == budget.deadline:
             return replace(bracket, reason=UNDECIDED.format(eps, decision.reason))
+        if watch is not None:
+            watch([bracket])
     return bracket

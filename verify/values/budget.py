@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from verify.errors import SettingError, VerifyError
 
 LEAST_SHARE = 0.02
 """Seconds below which a share of the time is not worth granting."""
+
+
+def never() -> bool:
+    """Nobody cancels."""
+    return False
 
 
 class OutOfTime(VerifyError):
@@ -23,14 +29,16 @@ class Budget:
     Attributes:
         deadline: on the clock of `time.monotonic`, in seconds; infinite for none.
         memory: bytes that one chunk of rows may take.
+        cancelled: asked along with the clock; once it says yes, the time is over.
     """
 
     deadline: float = math.inf
     memory: int = 256 * 2**20
+    cancelled: Callable[[], bool] = never
 
     def check(self) -> None:
-        """Raise OutOfTime once the deadline has passed."""
-        if time.monotonic() > self.deadline:
+        """Raise OutOfTime once the deadline has passed, or somebody cancelled."""
+        if time.monotonic() > self.deadline or self.cancelled():
             raise OutOfTime("the time granted is over; give more with --timeout")
 
     def share(self, part: float) -> Budget:
@@ -39,7 +47,7 @@ class Budget:
             return self
         now = time.monotonic()
         until = now + max(LEAST_SHARE, part * (self.deadline - now))
-        return Budget(min(self.deadline, until), self.memory)
+        return replace(self, deadline=min(self.deadline, until))
 
     def within(self, seconds: float | None) -> Budget:
         """The same memory and at most so many seconds from now; None changes nothing.
@@ -51,4 +59,4 @@ class Budget:
             return self
         if not seconds > 0:
             raise SettingError(f"timeout is {seconds!r}, but it must be > 0 seconds")
-        return Budget(min(self.deadline, time.monotonic() + seconds), self.memory)
+        return replace(self, deadline=min(self.deadline, time.monotonic() + seconds))
