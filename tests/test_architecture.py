@@ -33,9 +33,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(STUDIES, (*BASE, *METHODS, "search")),
     "report": ("version", "errors", "values", "runs"),
     "runs": ("version", "errors"),  # what is decided is passed in
+    # Attacks and uncertainty are passed in; only its server knows HTTP.
+    "explore": (*FRONT, "geometric", "confidence"),
     "__init__": (*FRONT, *STUDIES, "report", "runs"),
     "__main__": ("cli",),
-    "cli": ("__init__", *FRONT, *STUDIES, "export", "report", "runs", "attacks", "uncertainty"),
+    "cli": (
+        *("__init__", *FRONT, *STUDIES, "explore", "export", "report", "runs"),
+        *("attacks", "uncertainty"),
+    ),
     "attacks": (),
     "uncertainty": (),
 }

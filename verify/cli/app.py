@@ -9,6 +9,7 @@ from verify.cli.check import check
 from verify.cli.compare import compare
 from verify.cli.confidence import confidence
 from verify.cli.coverage import coverage
+from verify.cli.explore import explore
 from verify.cli.geometric import geometric
 from verify.cli.grouping import grouped
 from verify.cli.info import info
@@ -57,6 +58,7 @@ SHORT = {
     "geometric": "Rotations, shifts, scalings, ... that change no prediction.",
     "check": "Whether a certificate proves what it claims.",
     "report": "Records as one page that people look at.",
+    "explore": "A local page: pick or draw an input, attack it, see what is proved.",
     "info": "What a model consists of, and what is supported.",
 }
 
@@ -86,6 +88,7 @@ COMMANDS = (
     geometric,
     check,
     report,
+    explore,
     info,
 )
 for command in COMMANDS:

@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 import threading
+from threading import main_thread
 from typing import NoReturn
 
 from verify.cli.entry import main
@@ -29,9 +30,10 @@ def leave(code: int) -> NoReturn:
     """End the process with this exit code, without taking modules apart first.
 
     Whatever asked to be told of the end is told: functions of atexit, among them those that end
-    worker processes. A thread that still works is waited for in the ordinary way.
+    worker processes. A thread that still works is waited for in the ordinary way, but for daemons,
+    which nobody waits for: taking modules apart under one of them would abort the process.
     """
-    if threading.active_count() > 1:
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not main_thread()):
         sys.exit(code)
     # There is no public name for it; without it sys.exit is the only way to have them called.
     atexit._run_exitfuncs()
