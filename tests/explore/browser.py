@@ -136,7 +136,8 @@ class Browser:
         """Wait for an expression to be true; returns its value."""
         ending = time.monotonic() + seconds
         while True:
-            value = self.js(condition)
+            # An element has no value; that it is there is what counts.
+            value = self.js(f"((found) => found instanceof Element || found)({condition})")
             if value:
                 return value
             if time.monotonic() > ending:
@@ -173,8 +174,14 @@ class Browser:
         """Into the middle of an element."""
         box = self.box(selector)
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        # On a busy machine the commands return before the page has seen the click.
+        self.js(
+            "void (window.clicked = new Promise((seen) => document.addEventListener('click', "
+            "() => setTimeout(seen), { once: true, capture: true })))"
+        )
         self.mouse("mousePressed", x, y)
         self.mouse("mouseReleased", x, y)
+        self.js("window.clicked")
 
     def drag(self, selector: str, points: list[tuple[float, float]]) -> None:
         """Along points given as shares of an element's box."""
@@ -190,7 +197,8 @@ class Browser:
         code, text = KEYS[key]
         for _ in range(times):
             common = {"key": key, "code": key, "windowsVirtualKeyCode": code}
-            self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **common)
+            down = "keyDown" if text else "rawKeyDown"
+            self.call("Input.dispatchKeyEvent", type=down, text=text, **common)
             self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
     def type(self, text: str) -> None:

@@ -69,7 +69,8 @@ class AngleCourse(Course):
                 self.decide(Verdict.UNKNOWN, "", "an angle of 0 asks about nothing else")
         else:
             self.intervals(*METHODS[0])
-            self.attack()
+            if self.ends.high > 0:
+                self.attack()
             for method in METHODS[1:]:
                 self.intervals(*method)
         self.bracket()

@@ -19,6 +19,8 @@ from verify.errors import DataError, SettingError
 from verify.explore.subject import MOST_DEGREES, Subject
 
 BALL, ANGLE = "ball", "angle"
+PREDICTED = "predicted"
+"""In place of a class that must hold: the one that the model itself gives."""
 KEYS = {"client", "position", "values", "held", "threat", "size", "attack"}
 CLIENT = re.compile(r"[0-9a-f]{8,64}")
 ROOM = 4096
@@ -73,9 +75,9 @@ def read_ask(body: bytes, subject: Subject, attacks: Collection[str]) -> Ask:
         raise SettingError(f"there is no attack {shown(attack)} here; choose one of the list")
     x, label = chosen(found, subject)
     held = found.get("held")
-    if held is not None:
+    if held not in (None, PREDICTED):
         label = whole(held, "held", subject.network.classes)
-    if label is None:
+    if label is None or held == PREDICTED:
         label = int(subject.network.judge.predict(x)[0])
     subject.question(x, label, 0.0)
     return Ask(client, x, label, str(threat), size, attack)

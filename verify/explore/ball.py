@@ -42,7 +42,7 @@ class BallCourse(Course):
 
     asked: Question = field(init=False)
     attained: Tensor = field(init=False)
-    searching: str = field(default="", init=False)
+    searching: str = field(default="clean", init=False)
     tightest: tuple[Scores, Differences] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class BallCourse(Course):
     def attack(self) -> None:
         """The chosen attack at the radius; the file itself decides whether it succeeded."""
         self.check()
-        if self.ask.size == 0:
+        if self.ask.size == 0 or self.ends.high == 0:
             return
         self.searching = self.ask.attack
         seconds = self.left(ATTACK_SHARE)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 ADDRESS = "127.0.0.1"
-HEARTBEAT = 5.0
+HEARTBEAT = 2.0
 """Seconds after which a silent stream says that it still lives, which shows who has gone."""
 IDLE = 30.0
 """Seconds that a connection may take to send its request."""

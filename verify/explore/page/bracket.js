@@ -17,6 +17,8 @@ export class Bracket {
       this.trace = [];
       this.worked = 0;
       this.last = null;
+    } else {
+      this.worked = this.now();
     }
     Object.assign(this, { key, threat, size, since: performance.now(), running: true });
     clearInterval(this.timer);
@@ -113,7 +115,9 @@ export class Bracket {
     );
     const below = method ? `Proved by ${method}` : "Nothing proved yet";
     const above = attacked === null ? "nothing found" : `found by ${attack || "search"}`;
-    note.textContent = `${below}; ${above}. ${finished || (this.running ? "" : "Stopped.")}`;
+    const why = finished || (this.running ? "" : "stopped");
+    note.textContent = attacked === 0 ? "The model takes the input itself for another class than the one that must stay."
+      : `${below}; ${above}. ${why && `${why[0].toUpperCase()}${why.slice(1)}.`}`;
     chart.setAttribute("aria-label", `Bracket: certified ${num(certified)}, attacked ${num(attacked)}, after ${num(this.now(), 2)} seconds`);
   }
 }

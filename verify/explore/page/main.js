@@ -9,7 +9,7 @@ import * as wire from "./wire.js";
 import { VERDICTS, element, num, plural, read, sentence, unit } from "./words.js";
 
 const WAIT = 90; // milliseconds of rest before a question is asked
-const STEPS = 1000; // of the slider
+const STEPS = 200; // of the slider: each is worth a digit of what is shown
 const at = (id) => document.getElementById(id);
 
 const state = { from: "pick", position: 0, held: null, threat: "ball", attack: null,
@@ -34,7 +34,14 @@ function question() {
 
 /** Forget what was shown: it was about another question. */
 function forget() {
-  bars.reset();
+  running?.abort(); // at once: whatever still comes is about the former question
+  bars.attacked = bars.certified = null;
+  bars.draw();
+  blank(at("change"), about.layout);
+  blank(at("after"), about.layout);
+  at("said-change").textContent = at("said-after").textContent = "";
+  at("change-title").textContent = "change";
+  at("after-title").textContent = "attacked";
   at("verdict").dataset.verdict = "none";
   at("verdict-word").textContent = "…";
   at("verdict-text").textContent = "Working on it.";
@@ -49,7 +56,6 @@ function refresh() {
 }
 
 async function run() {
-  running?.abort();
   const mine = (running = new AbortController());
   const asked = question();
   const key = JSON.stringify([asked.position, asked.values, state.held, asked.threat]);
@@ -76,11 +82,6 @@ const told = {
     paint(at("before"), about.layout, state.now, about.span);
     at("before").setAttribute("aria-label", `The input; the model says ${data.predicted}`);
     says("said-before", data);
-    blank(at("change"), about.layout);
-    blank(at("after"), about.layout);
-    at("said-change").textContent = at("said-after").textContent = "";
-    at("change-title").textContent = "change";
-    at("after-title").textContent = "attacked";
     doubts(data, null);
   },
   attack(data) {
@@ -107,6 +108,10 @@ const told = {
     at("verdict").dataset.verdict = data.verdict;
     at("verdict-word").textContent = VERDICTS[data.verdict] ?? data.verdict;
     at("verdict-text").textContent = sentence(data, state.clean.held, about, state.threat);
+    if (data.method === "clean") {
+      at("after-title").textContent = "no attack";
+      at("said-after").textContent = "the input itself is another class already";
+    }
   },
   bracket(data) {
     bracket.told(data);
@@ -150,8 +155,8 @@ function doubts(clean, attacked) {
 // What is chosen -----------------------------------------------------------------------------
 
 function showSize() {
-  const share = Math.sqrt(Math.min(1, size() / widest()));
-  at("size").value = Math.round(STEPS * share);
+  const step = Math.round(STEPS * Math.sqrt(Math.min(1, size() / widest())));
+  if (Number(at("size").value) !== step) at("size").value = step;
   at("size").setAttribute("aria-valuetext", `${num(size())} ${unit(state.threat, size(), about)}`);
   at("exact").value = num(size());
   at("exact").removeAttribute("aria-invalid");
@@ -185,7 +190,8 @@ function wireControls() {
   }
   at("attack").addEventListener("change", () => { state.attack = at("attack").value; refresh(); });
   at("held").addEventListener("change", () => {
-    state.held = at("held").value === "" ? null : Number(at("held").value);
+    const { value } = at("held");
+    state.held = value === "" || value === "predicted" ? value || null : Number(value);
     refresh();
   });
   const tabs = [at("tab-pick"), at("tab-draw")];
@@ -221,6 +227,7 @@ function introduce() {
   at("attack").append(...about.attacks.map(({ name, text }) => element("option", name, { value: name, title: text })));
   state.attack = about.attacks[0].name;
   at("held").append(element("option", "its own class", { value: "", title: about.own_labels ? "The data's; of drawn inputs, the predicted one" : "The predicted one" }),
+    element("option", "what it predicts", { value: "predicted" }),
     ...Array.from({ length: Math.min(about.classes, 1000) }, (_, k) => element("option", `class ${k}`, { value: k })));
   at("notes").textContent = `Model ${about.sha256 ?? ""}. ${about.notes.join(". ")}`;
   if (!about.degrees) {
