@@ -23,6 +23,8 @@ def ci(
     stub.parent.mkdir()
     stub.write_text(f'#!/bin/sh\necho "$@" >> {folder}/goals\ntest "$1" != {fails}\n')
     stub.chmod(0o755)
+    # Where there is none, the script would try to install one, for real.
+    (stub.parent / "chromium").symlink_to(stub)
     return subprocess.run(
         [folder / ".ci" / "run"],
         env={**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}"},
@@ -49,6 +51,33 @@ def test_a_failure_of_either_fails_the_run(tmp_path: Path, goal: str) -> None:
     done = ci(tmp_path, MARKED, fails=goal)
     assert done.returncode != 0
     assert goals(tmp_path)[-1] == goal
+
+
+@pytest.mark.parametrize("fails", ["true", "false"])
+def test_a_browser_that_cannot_be_had_fails_nothing(tmp_path: Path, fails: str) -> None:
+    """As root without chromium, apt-get is asked for it; the run goes on anyway."""
+    stubs = tmp_path / "bin"
+    stubs.mkdir()
+    for name in ("bash", "awk", "dirname", "touch", "timeout", "sh", "cat", "true", "false"):
+        (stubs / name).symlink_to(shutil.which(name) or name)
+    for name, text in (
+        ("id", "echo 0"),
+        ("apt-get", f'echo "$*" >> {tmp_path}/asked; {fails}'),
+        ("make", f'echo "$@" >> {tmp_path}/goals'),
+    ):
+        (stubs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (stubs / name).chmod(0o755)
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(SCRIPT, tmp_path / ".ci" / "run")
+    (tmp_path / "README.md").write_text(MARKED)
+    done = subprocess.run(
+        [tmp_path / ".ci" / "run"], env={"PATH": str(stubs)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert goals(tmp_path) == ["check", "test"]
+    asked = (tmp_path / "asked").read_text()
+    assert asked.startswith("-qq update")
+    assert ("install" in asked) == (fails == "true")
 
 
 @pytest.mark.parametrize("readme", [None, "", "make test\n", "<!-- test-command -->\n\n```\n```\n"])
