@@ -9,6 +9,7 @@ machine that others use; wall-clock seconds stand beside them.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import pickle
@@ -66,8 +67,19 @@ def measured(work: Callable[[], object]) -> Spent:
     return Spent(time.process_time() - cpu, time.perf_counter() - wall)
 
 
+PR_SET_CHILD_SUBREAPER = 36
+"""Of prctl(2): processes whose parents are gone become ours, and their seconds ours to count."""
+
+
+def children() -> set[int]:
+    """Processes whose parent is this one."""
+    text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    return {int(pid) for pid in text.split()}
+
+
 def command(*arguments: object, pinned: bool = False) -> Spent:
-    """The command line in a process of its own, on one core if pinned."""
+    """The command line in a process of its own, on one core if pinned; with all its workers."""
+    own = children()
     before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(
         words(arguments),
@@ -75,9 +87,15 @@ def command(*arguments: object, pinned: bool = False) -> Spent:
         stdout=subprocess.DEVNULL,
         preexec_fn=(lambda: os.sched_setaffinity(0, {0})) if pinned else None,
     )
+    wall = time.perf_counter() - wall
+    while left := children() - own:
+        os.waitpid(left.pop(), 0)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Spent(cpu, time.perf_counter() - wall)
+    return Spent(cpu, wall)
+
+
+ONE = ("--workers", 1)
 
 
 def words(arguments: Sequence[object]) -> list[str]:
@@ -174,6 +192,7 @@ def main() -> None:
     parser.add_argument("--with-attack", action="store_true", help="As the command does.")
     options = parser.parse_args()
     print(json.dumps(describe(torch.get_num_threads())))
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     x, y = inputs(options.count)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -199,12 +218,17 @@ def main() -> None:
             print(f"command --run, all there                {again}")
             print(f"only storing                            {storing(folder / '0', 'stored0')}")
         if "workers" in parts:
-            one, two = [], []
+            kinds: dict[str, list[Spent]] = {"one worker, one core": [], "one worker": []}
+            kinds["two workers"] = []
             for _ in range(options.repeats):
-                one.append(command(*arguments, "--workers", 1, pinned=True))
-                two.append(command(*arguments, "--workers", 2))
-            print(f"one worker, one core                    {middle(one)}")
-            print(f"two workers                             {middle(two)}")
+                kinds["one worker, one core"].append(command(*arguments, *ONE, pinned=True))
+                kinds["one worker"].append(command(*arguments, *ONE))
+                kinds["two workers"].append(command(*arguments, "--workers", 2))
+            two = middle(kinds["two workers"])
+            for kind, times in kinds.items():
+                one = middle(times)
+                faster = "" if kind == "two workers" else f", two are {one.wall / two.wall:.2f}x"
+                print(f"{kind:40}{one}{faster}")
         if "engine" in parts:
             for workers in (1, 2):
                 times = [sleeping(workers, 157) for _ in range(options.repeats)]

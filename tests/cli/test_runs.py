@@ -149,15 +149,15 @@ def test_killed_with_its_workers_at_any_moment_and_resumed(tmp_path: Path, verif
         stderr=subprocess.DEVNULL,
     ) as child:
         path = run_path(tmp_path / "runs", "k")
-        children = waited(path, 2, child.pid)
-        assert len(children) == 2
-        os.kill(children[0], signal.SIGKILL)
+        workers = waited(path, 2, child.pid)
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
         waited(path, len(positions(path)) + 2, child.pid)
         child.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while any(map(alive, children)) and time.monotonic() < deadline:
+    while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(map(alive, children))
+    assert not any(map(alive, workers))
     before = positions(path)
     assert 4 <= len(before) < 24
     done = verify("runs", "resume", "k")
@@ -185,9 +185,14 @@ def waited(path: Path, count: int, pid: int) -> list[int]:
     deadline = time.monotonic() + 60
     while len(positions(path)) < count and time.monotonic() < deadline:
         time.sleep(0.01)
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    lines = {int(p): Path(f"/proc/{p}/cmdline").read_text() for p in children}
-    return [p for p, line in lines.items() if "spawn_main" in line]
+    # Workers are forked from a process that main started, or spawned by main itself.
+    servers = [p for p in children(pid) if "forkserver" in Path(f"/proc/{p}/cmdline").read_text()]
+    spawned = [p for p in children(pid) if "spawn_main" in Path(f"/proc/{p}/cmdline").read_text()]
+    return [*spawned, *(worker for server in servers for worker in children(server))]
+
+
+def children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def alive(pid: int) -> bool:

@@ -39,6 +39,10 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
             name: kind(**{field: values.pop(field) for field in fields})
             for name, (kind, fields) in groups.items()
         }
+        for given in arguments.values():
+            get_ready = getattr(given, "get_ready", None)
+            if get_ready is not None:
+                get_ready()
         try:
             return command(**values, **arguments)
         except BrokenPipeError as error:

@@ -234,6 +234,10 @@ class OutputOptions:
     ] = False
 
 
+PRELOADED = ("verify.cli.working", "onnx")
+"""What every worker needs, and takes long to import."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """Where results are kept as they come, and who does the work."""
@@ -276,3 +280,10 @@ class RunOptions:
             rich_help_panel=RUN,
         ),
     ] = None
+
+    def get_ready(self) -> None:
+        """Called before anything else is done: workers' imports may then go on beside ours."""
+        if self.workers is not None and self.workers > 0 and self.scheduler is None:
+            from verify.runs.processes import get_ready
+
+            get_ready(self.workers, PRELOADED)

@@ -72,6 +72,8 @@ def solve(name: str, positions: Sequence[int]) -> list[Answer]:
 class Cluster:
     """The workers of a dask scheduler; a `verify.runs.engine.Crew`."""
 
+    beside = True
+
     def __init__(self, url: str, payload: bytes) -> None:
         """Connect, and send the work.
 

@@ -35,7 +35,13 @@ class WorkerDied(Exception):
 
 
 class Crew(Protocol):
-    """Some workers."""
+    """Some workers.
+
+    Attributes:
+        beside: whether they work while this process does something else.
+    """
+
+    beside: bool
 
     @property
     def slots(self) -> int:
@@ -99,35 +105,44 @@ def answered(crew: Crew, tasks: Iterable[Positions]) -> Iterator[list[Answer] | 
     flying: dict[Future[list[Answer]], Attempt] = {}
     try:
         while waiting or flying:
-            while waiting and len(flying) < crew.slots:
-                attempt = waiting.popleft()
-                flying[crew.submit(attempt.positions)] = attempt
+            hand_out(crew, waiting, flying)
             ended = wait(flying, return_when=FIRST_COMPLETED).done
-            # What others have finished is passed on before any error ends the stream.
+            found: list[list[Answer] | Lost] = []
             failure: Exception | None = None
             for future in ended:
                 attempt = flying.pop(future)
                 try:
-                    answers: list[Answer] | Lost = crew.take(future)
+                    found.append(crew.take(future))
                 except WorkerDied:
                     if len(attempt.positions) > 1 or attempt.deaths + 1 < MOST_DEATHS:
                         waiting.extendleft(reversed(attempt.again()))
-                        continue
-                    answers = Lost(attempt.positions)
+                    else:
+                        found.append(Lost(attempt.positions))
                 except Exception as error:
                     failure = failure or error
-                    continue
-                yield answers
+            # Nobody waits for what is done with these answers, and no error costs them.
+            if crew.beside and failure is None:
+                hand_out(crew, waiting, flying)
+            yield from found
             if failure is not None:
                 raise failure
     finally:
         crew.close()
 
 
+def hand_out(
+    crew: Crew, waiting: deque[Attempt], flying: dict[Future[list[Answer]], Attempt]
+) -> None:
+    """A task for everybody who has none."""
+    while waiting and len(flying) < crew.slots:
+        attempt = waiting.popleft()
+        flying[crew.submit(attempt.positions)] = attempt
+
+
 class Alone:
     """This process itself as the only worker."""
 
-    slots = 1
+    slots, beside = 1, False
 
     def __init__(self, solver: Solver) -> None:
         """Work with what is open already."""

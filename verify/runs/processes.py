@@ -2,6 +2,10 @@
 
 Each is an executor of its own. `ProcessPoolExecutor` gives up all its workers when one dies; this
 way a death takes one task with it, and it is known which.
+
+On Linux they are forked from a process that has imported what they need, and which can be asked for
+(`get_ready`) as soon as it is known that there will be workers: it imports while this process does.
+Nothing else runs in that process, so it can be forked; this one, which may have threads, cannot.
 """
 
 from __future__ import annotations
@@ -9,7 +13,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as LateError  # its own class before Python 3.11
 from concurrent.futures.process import BrokenProcessPool
@@ -32,6 +38,27 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def start_method() -> str:
+    """How processes are made: by a fork server, or anew where system libraries mind a fork."""
+    known = multiprocessing.get_all_start_methods()
+    return "forkserver" if sys.platform == "linux" and "forkserver" in known else "spawn"
+
+
+def get_ready(workers: int, modules: Sequence[str]) -> None:
+    """Start what workers will be forked from, without waiting for it.
+
+    Args:
+        workers: how many there will be.
+        modules: imported there; none may leave a thread behind.
+    """
+    if start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        forkserver.set_forkserver_preload(list(modules))
+        with environment(max(1, cores() // workers)), deaf():
+            forkserver.ensure_running()
+
+
 class Hand:
     """One worker process."""
 
@@ -39,7 +66,7 @@ class Hand:
         """Start it, without waiting until it is there."""
         self.pool = ProcessPoolExecutor(
             1,
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=multiprocessing.get_context(start_method()),
             initializer=worker.begin,
             initargs=(payload, threads),
         )
@@ -72,6 +99,8 @@ class Hand:
 
 class Processes:
     """So many worker processes; a `verify.runs.engine.Crew`."""
+
+    beside = True
 
     def __init__(self, payload: bytes, workers: int) -> None:
         """Start them all.
@@ -127,6 +156,19 @@ class Processes:
         """End them all at once: what they still do is not wanted."""
         for hand in self.hands:
             hand.stop()
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Processes started meanwhile do not hear Ctrl-C, even while they begin: it is for this one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say so
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
