@@ -42,7 +42,6 @@ from verify.api import prove_property
 from verify.certificates.properties import certify_property
 from verify.certificates.proving import NoCertificate
 from verify.check.__main__ import check
-from verify.cli.refuting import refuters
 from verify.errors import MismatchError
 from verify.network import load
 from verify.readers.vnnlib import read_vnnlib
@@ -50,6 +49,8 @@ from verify.search.activation_split import ActivationSplit
 from verify.search.input_split import InputSplit
 from verify.search.milp import Milp
 from verify.search.outcome import Search
+from verify.search.questions import RefuterFor
+from verify.search.replaying import Replaying
 from verify.values.budget import Budget
 from verify.values.property import Case, Halfspaces
 from verify.values.result import Verdict
@@ -91,6 +92,34 @@ class Exactly:
             if value_of(self.asked.row, y) <= Fraction(self.asked.threshold):
                 return torch.from_numpy(point.copy())
         return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probing:
+    """A refuter of `verify prop`: the places of a problem, judged by the runtime.
+
+    Attributes:
+        asked: the problem.
+        replay: what decides.
+    """
+
+    asked: Problem
+    replay: Replaying
+
+    def __call__(self, lower: Tensor, upper: Tensor, *, effort: float = 1.0) -> Tensor | None:
+        """The exact minimiser and the middles of some boxes."""
+        del effort
+        places = torch.from_numpy(self.asked.places)
+        return self.check(torch.cat((places, ((lower + upper) / 2)[:4].to(torch.float32))))
+
+    def check(self, candidates: Tensor) -> Tensor | None:
+        """As the runtime says."""
+        return self.replay.check(candidates)
+
+
+def probing(asked: Problem) -> RefuterFor:
+    """See `Probing`."""
+    return lambda graph, replay, case, budget: Probing(asked, replay)
 
 
 def case_of(asked: Problem) -> Case:
@@ -173,7 +202,7 @@ def proved_whole(seed: int, folder: Path) -> Iterator[dict[str, object]]:
             network, stated, began = load(model), read_vnnlib(spec), time.process_time()
         except MismatchError:
             return
-        done = prove_property(network, stated, refuters=refuters(0), timeout=PROP_SECONDS)
+        done = prove_property(network, stated, refuters=probing(asked), timeout=PROP_SECONDS)
         record: dict[str, object] = {
             "seed": seed, "k": k, "variant": "plain", "search": "prop", "semantics": "float32",
             "truth": asked.truth, "said": done.answer, "seconds": time.process_time() - began,
