@@ -18,7 +18,7 @@ from verify.readers.vnnlib import StatedProperty, read_vnnlib
 from verify.recipes import recipe
 from verify.runtime import Runtime
 from verify.search.complete import Decision, decide_property
-from verify.search.outcome import Refuter, Watcher
+from verify.search.outcome import Diary, Refuter, Watcher
 from verify.search.questions import RefuterFor, closed, completed
 from verify.search.replaying import Replay
 from verify.search.strategy import decide
@@ -324,6 +324,7 @@ def prove_property(
     memory: int = DEFAULT_MEMORY,
     watch: Watcher | None = None,
     semantics: str = "float32",
+    diary: Diary | None = None,
 ) -> Decision:
     """Decide a VNN-LIB property: whether some input of it is unsafe.
 
@@ -337,6 +338,7 @@ def prove_property(
         memory: bytes that the whole process may take.
         watch: called now and then while a search runs.
         semantics: as for `certify`.
+        diary: keeps what proves what; see `verify.certificates`.
 
     Returns:
         `VERIFIED` (unsat): no input is unsafe, in any float32 execution of the file;
@@ -366,4 +368,4 @@ def prove_property(
         return replay if refuters is None else refuters(network.graph, replay, case, budget)
 
     kind = semantics_of(semantics)
-    return decide_property(network.graph, stated.property, refuter_for, budget, watch, kind)
+    return decide_property(network.graph, stated.property, refuter_for, budget, watch, kind, diary)

@@ -54,13 +54,14 @@ def test_what_cannot_be_certified_says_why() -> None:
     network = load(DENSE)
     digits = load_dataset("digits", input_shape=network.input_shape, limit=1)
     model = Path(DENSE).read_bytes()
-    for eps, p, message in ((0.1, 2.0, "norm inf only"), (0.5, float("inf"), "do not prove it")):
+    not_so = "could not be repeated|do not prove it"
+    for eps, p, message in ((0.1, 2.0, "norm inf only"), (0.5, float("inf"), not_so)):
         asked = question(digits.x, digits.labels, eps, p, input_range=(0, 1))
         with pytest.raises(NoCertificate, match=message):
-            certify_label(network.graph, model, asked, Budget().within(60), "a test")
+            certify_label(network.graph, model, asked, Budget().within(1), "a test")
     asked = question(digits.x, torch.zeros(1), 0.0, input_range=(0, 1))
-    with pytest.raises(NoCertificate, match="do not prove it"):
-        certify_label(network.graph, model, asked, Budget().within(60), "a test")
+    with pytest.raises(NoCertificate, match=not_so):
+        certify_label(network.graph, model, asked, Budget().within(1), "a test")
 
 
 def test_the_command_writes_files_that_the_checker_accepts(verify: Run, tmp_path: Path) -> None:  # noqa: F811

@@ -1,7 +1,7 @@
 """Certificates of `certify`: an input's neighbourhood as a property file, and its proof.
 
-The verdict has been reached by then. If plain bounds do not show it to the checker, slopes are
-optimised again, as the alpha-CROWN stage did, and written down.
+The verdict has been reached by then. What plain bounds do not show to the checker is proved once
+more, with slopes and trees written down.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
-from verify.certificates.properties import slopes_over
+from verify.certificates.properties import certify_property
 from verify.certificates.property_text import label_property
-from verify.certificates.proving import Claim, NoCertificate, certificate, claim, rooted
-from verify.certificates.tree import CaseProof
+from verify.certificates.proving import NoCertificate
 from verify.graph.ir import Graph
 from verify.values.budget import Budget
-from verify.values.property import Case, Halfspaces
+from verify.values.property import Case, Halfspaces, Property
 from verify.values.question import Question
 from verify.values.region import Box
 from verify.values.spec import classified_as
@@ -50,29 +49,11 @@ def certify_label(
     region = asked.region()
     if not isinstance(region, Box):
         raise NoCertificate("a property file states boxes; certificates are for --norm inf only")
-    if graph.tail is not None:
-        raise NoCertificate(f"the checker does not know {graph.tail}")
     label = int(asked.labels[0])
     text = label_property(region.lower, region.upper, label, graph.output.size, about)
-    known = claim(model, text.encode())
-
-    def suggest(number: int) -> CaseProof | None:
-        assert number == 0
-        return optimised(graph, known, asked, region, budget)
-
-    return Certified(text, certificate(known, budget, suggest))
-
-
-def optimised(
-    graph: Graph, known: Claim, asked: Question, region: Box, budget: Budget
-) -> CaseProof | None:
-    """One leaf with slopes of the alpha-CROWN method, if plain bounds do not do."""
-    plain = rooted(known.network, known.cases[0], [], {}, real=False)
-    if not plain.parts[0].tree.proofs:
-        return plain
-    case = label_case(region, int(asked.labels[0]), graph.output.size)
-    rows, tightenings = slopes_over(graph, region, case, budget)
-    return rooted(known.network, known.cases[0], tightenings, rows, real=False)
+    case = label_case(region, label, graph.output.size)
+    stated = Property((case,), graph.input.size, graph.output.size)
+    return Certified(text, certify_property(graph, stated, model, text.encode(), budget))
 
 
 def label_case(region: Box, label: int, classes: int) -> Case:

@@ -1,51 +1,45 @@
-"""Certificates of `prop`: the search runs once more with its tree recorded, for the checker.
+"""Certificates of properties: from what the decision left behind, or else by deciding once more.
 
 What bounds alone prove takes one leaf with optimised slopes. Where few inputs vary, the tree of
-boxes is recorded; else the tree of Relu splits, without the bounds that a search finds anew on its
-way down.
+boxes is recorded; else the tree of Relu splits, with the rows that bounded neurons on the way.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from verify.bounders.alpha_crown import AlphaCrown
-from verify.bounders.memo import SPEC, Memo
 from verify.bounders.slopes import Ascent
+from verify.certificates.diary import Diary, rows_of_root
 from verify.certificates.proving import Claim, NoCertificate, certificate, claim, rooted
-from verify.certificates.recording import InputTree, ReluTrees, slopes_of, tightened
-from verify.certificates.tree import CaseProof, Part, Proof, Slopes, whole
-from verify.certificates.writing import certificate_bytes
-from verify.check.certificate import read_certificate
-from verify.check.leaf import Goal, goal_of
-from verify.check.refusal import Refusal
-from verify.check.tree import check_case
+from verify.certificates.recording import InputTree, ReluTrees
+from verify.certificates.tree import Branch, CaseProof, Part, of_row, whole
+from verify.check.leaf import goal_of
 from verify.graph.ir import Graph
 from verify.problem import Problem
-from verify.search.activation_split import ActivationSplit
-from verify.search.input_split import InputSplit
+from verify.search.choosing import Later
 from verify.values.budget import Budget, OutOfTime
-from verify.values.property import Case, Property
+from verify.values.property import Case, Halfspaces, Property
 from verify.values.region import Box
 from verify.values.result import Verdict
 
-ROOM = 2**30
-"""Bytes of slopes that may be kept; beyond, the checker's plain bounds have to do."""
 ITERATIONS = 40
 """Of the slopes: more than a verdict takes, as the checker sees a slightly larger box."""
-SPARE = 1e-3
-"""How much more than the property a search over Relus is asked for, in units of its rows."""
+SPARES = (1e-3, 1e-2)
+"""How much more than the property a repeated search over Relus is asked for, first and then."""
 FEW_INPUTS = 20
-"""Up to so many inputs that vary, the tree is one of boxes."""
+"""Up to so many inputs that vary, a repeated search is one of boxes."""
 
 
 def certify_property(
-    graph: Graph, stated: Property, model: bytes, prop: bytes, budget: Budget
+    graph: Graph,
+    stated: Property,
+    model: bytes,
+    prop: bytes,
+    budget: Budget,
+    diary: Diary | None = None,
 ) -> bytes:
     """A certificate of a property that was found to hold; raises NoCertificate.
 
@@ -54,6 +48,7 @@ def certify_property(
         stated: the property as the searches read it.
         model, prop: the two files' bytes.
         budget: for finding it.
+        diary: of the decision; what it does not prove to the checker is searched again.
     """
     if graph.tail is not None:
         raise NoCertificate(f"the checker does not know {graph.tail}")
@@ -61,127 +56,89 @@ def certify_property(
     if len(known.cases) != len(stated.cases):
         raise NoCertificate("the checker reads other boxes in the property than the search does")
 
-    def suggest(number: int) -> CaseProof | None:
-        return suggested(graph, known, number, stated.cases[number], budget)
+    def suggest(number: int) -> Iterable[CaseProof]:
+        return suggestions(graph, known, number, stated.cases[number], budget, diary)
 
     return certificate(known, budget, suggest)
 
 
-def suggested(
-    graph: Graph, known: Claim, number: int, case: Case, budget: Budget
-) -> CaseProof | None:
-    """Hints for one case; None if there is nothing to prove."""
+def suggestions(
+    graph: Graph, known: Claim, number: int, case: Case, budget: Budget, diary: Diary | None
+) -> Iterator[CaseProof]:
+    """Proofs of one case: what was kept, then what the same methods find once more."""
     if bool((case.lower > case.upper).any()):
-        return None
+        yield whole(len(known.cases[number].clauses), Branch())
+        return
+    if diary is not None:
+        yield from kept(diary, known, number, case)
     if int((case.upper > case.lower).sum()) <= FEW_INPUTS:
-        tree = InputTree()
-        found = InputSplit(on_step=tree.record)(graph, case, None, budget)
-        if found.verdict is not Verdict.VERIFIED:
-            raise NoCertificate(f"the search could not be repeated: {found.reason}")
-        return whole(len(known.cases[number].clauses), tree.root)
-    return optimised(graph, known, number, case, budget)
-
-
-def optimised(graph: Graph, known: Claim, number: int, case: Case, budget: Budget) -> CaseProof:
-    """One leaf with slopes of the alpha-CROWN method, or a tree of Relus, as far as needed."""
-    theirs = known.cases[number]
-    plain = rooted(known.network, theirs, [], {}, real=False)
-    if not plain.parts[0].tree.proofs:
-        return plain
+        yield from searched(Diary(graph), known, number, case, budget, "input_split")
+        return
+    again = Diary(graph)
+    yield from kept(again, known, number, case)  # plain bounds
+    bounder = again.bounder(AlphaCrown(ascent=Ascent(ITERATIONS)))
     shape = (1, *graph.input.shape)
     region = Box(case.lower.view(shape), case.upper.view(shape))
-    rows, tightenings = slopes_over(graph, region, case, budget)
-    goal = goal_of(theirs, graph.output.size)
-    order = order_of(case, goal.coeff)
-    in_order = {name: alpha[order] for name, alpha in rows.items()}
-    single = rooted(known.network, theirs, tightenings, in_order, real=False)
-    if accepted(known, number, single):
-        return single
-    return split_up(graph, goal, case, budget)
-
-
-def accepted(known: Claim, number: int, found: CaseProof) -> bool:
-    """Whether the checker takes a proof of one case."""
-    data = certificate_bytes(known.model, known.prop, [found])
     try:
-        check_case(read_certificate(data), 0, known.network, known.cases[number])
-    except Refusal:
-        return False
-    return True
-
-
-def split_up(graph: Graph, goal: Goal, case: Case, budget: Budget) -> CaseProof:
-    """A tree of Relu splits for each clause, from a search that keeps the root's bounds.
-
-    The search is asked for a little more than the property, which pays for slopes rounded to
-    float16 and for the slightly larger box.
-    """
-    memo = Memo(1, ROOM)
-    memo.turn(torch.zeros(1, dtype=torch.long))
-    trees = ReluTrees()
-    search = ActivationSplit(ascent=Ascent(ITERATIONS), recorder=trees, memo=memo)
-    found = search(graph, harder(case), None, budget)
-    if found.verdict is not Verdict.VERIFIED:
-        raise NoCertificate(
-            "the search could not be repeated with the root's bounds alone, which is what "
-            f"certificates state: {found.reason}"
-        )
-    order = order_of(case, goal.coeff)
-    own = case.spec().clause
-    assert own is not None
-    parts = []
-    for clause, tree in trees.trees.items():
-        first = int((own == clause).nonzero()[0])
-        theirs = int(goal.clause[order.tolist().index(first)])
-        for node in tree.preorder():
-            node.proofs = [replace(proof, clause=theirs) for proof in node.proofs]
-        parts.append(Part([theirs], tree))
-    readers = {n.inputs[0]: n.name for n in graph.nodes if n.op in ("Relu", "MaxPool")}
-    tightenings = [
-        one
-        for name, kept in memo.new.items()
-        if name in readers
-        for part in kept
-        for one in tightened(readers[name], part)
-    ]
-    return CaseProof(parts, [*tightenings, *trees.shared])
-
-
-def harder(case: Case) -> Case:
-    """The case with every row lowered by `SPARE` of the constants' and coefficients' size."""
-    clauses = tuple(
-        replace(c, const=c.const - SPARE * (c.const.abs() + c.coeff.abs().sum(dim=1)))
-        for c in case.clauses
-    )
-    return replace(case, clauses=clauses)
-
-
-def slopes_over(
-    graph: Graph, region: Box, case: Case, budget: Budget
-) -> tuple[Slopes, list[Proof]]:
-    """Slopes of the case's rows, and of the neurons below them."""
-    memo = Memo(1, ROOM)
-    memo.turn(torch.zeros(1, dtype=torch.long))
-    try:
-        AlphaCrown(ascent=Ascent(ITERATIONS))(Problem(graph, region, case.spec()), budget, memo)
+        bounder(Problem(graph, region, case.spec()), budget)
     except OutOfTime:
         raise NoCertificate("the time for the certificate is over") from None
-    rows: Slopes = {}
-    tightenings: list[Proof] = []
-    readers = {n.inputs[0]: n.name for n in graph.nodes if n.op in ("Relu", "MaxPool")}
-    for name, parts in memo.new.items():
-        if name == SPEC:
-            rows = slopes_of(parts[-1])
-        elif name in readers:
-            tightenings += [one for part in parts for one in tightened(readers[name], part)]
-    return rows, tightenings
+    yield from kept(again, known, number, case)
+    for spare in SPARES:
+        again.spare = spare
+        yield from searched(again, known, number, case, budget, "activation_split")
 
 
-def order_of(case: Case, theirs: NDArray[np.float64]) -> NDArray[np.int64]:
-    """For each of the checker's rows, the case's row with the same coefficients."""
-    own: Tensor = case.spec().coeff[0]
-    places = []
-    for row in theirs:
-        same = (own == torch.from_numpy(row)).all(dim=1).nonzero().flatten()
-        places.append(int(same[0]) if len(same) else 0)
-    return np.array(places, dtype=np.int64)
+def searched(
+    diary: Diary, known: Claim, number: int, case: Case, budget: Budget, module: str
+) -> Iterator[CaseProof]:
+    """What a search finds once more; raises NoCertificate if it does not prove the case."""
+    name = {"input_split": "InputSplit", "activation_split": "ActivationSplit"}[module]
+    outcome = diary.search(number, case, Later(module, name))(diary.graph, case, None, budget)
+    if outcome.verdict is not Verdict.VERIFIED:
+        raise NoCertificate(f"the search could not be repeated: {outcome.reason}")
+    yield from kept(diary, known, number, case)
+
+
+def kept(diary: Diary, known: Claim, number: int, case: Case) -> Iterator[CaseProof]:
+    """What a diary knows of one case."""
+    theirs = known.cases[number]
+    goal = goal_of(theirs, diary.graph.output.size)
+    rows = diary.rows(case, torch.from_numpy(goal.coeff))
+    below = [row for s in diary.about(case)[-1:] for row in rows_of_root(s.memo, diary.graph)]
+    single = rooted(known.network, theirs, below, rows, real=False)
+    found = diary.searched.get(number)
+    if found is None:
+        yield single
+    elif not torch.equal(found.case.lower, case.lower):
+        return
+    elif isinstance(found.tree, InputTree):
+        yield whole(len(theirs.clauses), found.tree.root)
+    else:
+        parts = parts_of(found.tree, [same_clause(case, c) for c in found.case.clauses])
+        (leaf,) = single.parts
+        proved = {clause for part in parts for clause in part.clauses}
+        leaf.clauses = [clause for clause in leaf.clauses if clause not in proved]
+        leaf.tree.proofs = [p for p in leaf.tree.proofs if p.clause not in proved]
+        shared = [*rows_of_root(found.memo, diary.graph), *found.tree.shared]
+        yield CaseProof([*parts, *([leaf] if leaf.clauses else [])], shared)
+
+
+def parts_of(trees: ReluTrees, clauses: list[int]) -> list[Part]:
+    """One part for each tree; clauses are numbered as in the whole case."""
+    parts = []
+    for own, tree in trees.trees.items():
+        if tree.split is None and not tree.proofs:
+            tree.proofs.append(of_row(own, 0, {}))  # so that the shared rows are looked at
+        for node in tree.preorder():
+            node.proofs = [proof.about(clauses[own]) for proof in node.proofs]
+        parts.append(Part([clauses[own]], tree))
+    return parts
+
+
+def same_clause(case: Case, clause: Halfspaces) -> int:
+    """The place of a clause in a case."""
+    for i, own in enumerate(case.clauses):
+        if torch.equal(own.coeff, clause.coeff) and torch.equal(own.const, clause.const):
+            return i
+    raise NoCertificate("the search was about other clauses than the property has")

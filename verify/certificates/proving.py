@@ -6,7 +6,7 @@ tighter. So a tree is not copied but tried: what the checker does not follow is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +23,13 @@ from verify.certificates.tree import (
     whole,
 )
 from verify.certificates.writing import certificate_bytes
-from verify.check.__main__ import check
 from verify.check.bounds import Hints, Pass, crown
+from verify.check.certificate import read_certificate
 from verify.check.leaf import Goal, goal_of, rows_over, settled
 from verify.check.network import Network, read_network
 from verify.check.onnx_bytes import read_model, unpacked
 from verify.check.refusal import Refusal
+from verify.check.tree import check_case
 from verify.check.vnnlib import Case, hull, read_property
 from verify.values.budget import Budget, OutOfTime
 
@@ -60,8 +61,8 @@ class NoCertificate(Exception):
     """A verdict that the checker cannot be shown; the message says why."""
 
 
-Suggest = Callable[[int], CaseProof | None]
-"""What a search knows of one case, or None."""
+Suggest = Callable[[int], Iterable[CaseProof]]
+"""What may prove one case, the likeliest first."""
 
 
 def claim(model: bytes, prop: bytes) -> Claim:
@@ -86,26 +87,36 @@ def certificate(
     Args:
         about: the claim.
         budget: time for all of it.
-        suggest: trees to start from; without them, plain bounds and splits of inputs are tried.
+        suggest: what to try; by default plain bounds and splits of inputs.
         real: whether the claim is about real arithmetic only.
     """
     cases = []
     for number, case in enumerate(about.cases):
-        found = (suggest(number) if suggest else None) or whole(len(case.clauses), Branch())
+        plain = [whole(len(case.clauses), Branch())]
+        tried = plain if suggest is None else suggest(number)
+        cases.append(first_accepted(about, number, tried, budget, real=real))
+    return certificate_bytes(about.model, about.prop, cases, real=real)
+
+
+def first_accepted(
+    about: Claim, number: int, tried: Iterable[CaseProof], budget: Budget, *, real: bool
+) -> CaseProof:
+    """The first proof of a case that the checker takes, mended where that is possible."""
+    case, why = about.cases[number], "nothing is known of it"
+    for found in tried:
         try:
             for part in found.parts:
                 mend(about.network, case, part, budget, real=real)
+            data = certificate_bytes(about.model, about.prop, [found], real=real)
+            with np.errstate(all="ignore"):
+                check_case(read_certificate(data), 0, about.network, case)
         except OutOfTime:
             raise NoCertificate("the time for the certificate is over") from None
-        except Refusal as refusal:
-            raise NoCertificate(f"the checker refuses it: {refusal}") from refusal
-        cases.append(found)
-    data = certificate_bytes(about.model, about.prop, cases, real=real)
-    try:
-        check(data, about.model, about.prop)
-    except Refusal as refusal:
-        raise NoCertificate(f"the checker's bounds do not prove it: {refusal}") from refusal
-    return data
+        except (Refusal, NoCertificate) as reason:
+            why = str(reason)
+            continue
+        return found
+    raise NoCertificate(f"the checker's bounds do not prove it: {why}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,10 @@ class Proof:
     entries: NDArray[np.integer] = field(default_factory=lambda: np.full(1, -1))
     sign: int = 1
     path: Entries = field(default_factory=Entries.none)
+
+    def about(self, clause: int) -> Proof:
+        """The same of a clause with another number."""
+        return replace(self, clause=clause)
 
 
 def of_row(clause: int, row: int, slopes: Slopes, pushes: Entries | None = None) -> Proof:

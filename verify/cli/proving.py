@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -23,6 +24,9 @@ from verify.search.outcome import Progress, Watcher
 from verify.values.budget import Budget
 from verify.values.result import Verdict
 from verify.values.semantics import EXECUTED, Semantics
+
+if TYPE_CHECKING:
+    from verify.certificates.diary import Diary
 
 EXIT = {
     Verdict.VERIFIED: 0,
@@ -67,6 +71,11 @@ def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> i
     stated = read_vnnlib(asked.spec)
     network = load(asked.model)
     left = None if seconds is None else max(0.05, seconds - (time.monotonic() - started))
+    diary = None
+    if asked.certificate is not None:
+        from verify.certificates.diary import Diary
+
+        diary = Diary(network.graph)
     with progress(shown=not quiet and sys.stderr.isatty()) as watch:
         decision = prove_property(
             network,
@@ -76,6 +85,7 @@ def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> i
             memory=memory,
             watch=watch,
             semantics=asked.semantics.name,
+            diary=diary,
         )
     text = written(network, stated, decision)
     if out is not None:
@@ -85,7 +95,7 @@ def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> i
     if json != "-":
         print(decision.answer if quiet else text, end="\n" if quiet else "")
     if asked.certificate is not None and decision.verdict is Verdict.VERIFIED:
-        certified(asked, network, stated, asked.certificate)
+        certified(asked, network, stated, diary)
     if not quiet:
         sys.stdout.flush()
         for line in explained(decision, time.monotonic() - started):
@@ -93,7 +103,7 @@ def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> i
     return INTERRUPTED if decision.interrupted else EXIT[decision.verdict]
 
 
-def certified(asked: Asked, network: Network, stated: StatedProperty, where: Path) -> None:
+def certified(asked: Asked, network: Network, stated: StatedProperty, diary: Diary | None) -> None:
     """Write a certificate, or say on standard error why there is none."""
     from verify.certificates.properties import certify_property
     from verify.certificates.proving import NoCertificate
@@ -102,10 +112,12 @@ def certified(asked: Asked, network: Network, stated: StatedProperty, where: Pat
     model, prop = asked.model.read_bytes(), asked.spec.read_bytes()
     budget = Budget().within(CERTIFYING)
     try:
-        data = certify_property(network.graph, stated.property, model, prop, budget)
+        data = certify_property(network.graph, stated.property, model, prop, budget, diary)
     except NoCertificate as reason:
         print(f"no certificate: {reason}", file=sys.stderr)
         return
+    where = asked.certificate
+    assert where is not None
     write_whole(where, data)
     print(f"certificate: {where}, {len(data)} bytes, accepted by verify.check", file=sys.stderr)
 

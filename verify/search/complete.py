@@ -17,7 +17,7 @@ from verify.bounders.slopes import Ascent
 from verify.graph.ir import Graph
 from verify.protocols import Bounder
 from verify.search.choosing import is_few, plan, splits_neurons
-from verify.search.outcome import Outcome, Refuter, Watcher
+from verify.search.outcome import Diary, Outcome, Refuter, Watcher
 from verify.search.replaying import MOST_REPLAYED
 from verify.search.rooting import Open, narrowed, opened
 from verify.search.stating import refuse_misfit, searchable
@@ -110,6 +110,7 @@ class Course:
     bound: float = math.inf
     slow: bool = False
     semantics: Semantics = EXECUTED
+    diary: Diary | None = None
 
     def say(self, why: str) -> None:
         """Keep a reason, once."""
@@ -177,6 +178,7 @@ def decide_property(
     budget: Budget = Budget(),
     watch: Watcher | None = None,
     semantics: Semantics = EXECUTED,
+    diary: Diary | None = None,
 ) -> Decision:
     """Whether an input is unsafe.
 
@@ -187,13 +189,14 @@ def decide_property(
         budget: time for all of it, and memory for a chunk of rows.
         watch: called now and then.
         semantics: what a proof is to hold for.
+        diary: keeps what proves what.
 
     Raises:
         PropertyError: if the property is not about a network of this shape.
     """
     refuse_misfit(graph, stated)
     began = time.monotonic()
-    course = Course(graph, refuter_for, budget, watch, began, [], semantics=semantics)
+    course = Course(graph, refuter_for, budget, watch, began, [], semantics=semantics, diary=diary)
     try:
         return decided(course, stated)
     except KeyboardInterrupt:
@@ -278,6 +281,7 @@ def staged(course: Course, left: list[Open], stages: tuple[Stage, ...]) -> Decis
         before = len(left)
         # A network may be so large that its bounds take all the time: attacks get theirs, too.
         share = course.budget.share(STAGE_SHARE)
+        bounder = bounder if course.diary is None else course.diary.bounder(bounder)
         left, late = narrowed(course.graph, bounder, left, share)
         course.left = left
         course.domains += before
@@ -303,7 +307,10 @@ def searched(course: Course, left: list[Open]) -> Decision:
             # All cases have to be proved: one that takes long leaves little to share anyway.
             part = max(CASE_SHARE, 1 / (1 + len(waiting)))
             budget = course.budget.share(step.share * part)
-            outcome = step.search(course.graph, entry.case, refute, budget, course.watch)
+            search = step.search
+            if course.diary is not None:
+                search = course.diary.search(entry.number, entry.case, search)
+            outcome = search(course.graph, entry.case, refute, budget, course.watch)
             course.domains += outcome.domains
             if outcome.witness is not None:
                 return course.falsified(entry.number, outcome.witness, outcome.method)

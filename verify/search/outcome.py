@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from verify.graph.ir import Graph
+from verify.protocols import Bounder
 from verify.values.budget import Budget
 from verify.values.property import Case
 from verify.values.result import Verdict
@@ -91,4 +92,16 @@ class Search(Protocol):
         watch: Watcher | None = None,
     ) -> Outcome:
         """The verdict within the budget."""
+        ...
+
+
+class Diary(Protocol):
+    """Keeps what a decision of a property leaves behind, for certificates."""
+
+    def bounder(self, bounder: Bounder) -> Bounder:
+        """The bounder to run in place of this one."""
+        ...
+
+    def search(self, number: int, case: Case, search: Search) -> Search:
+        """The search to run in place of this one on what is open of a case."""
         ...
