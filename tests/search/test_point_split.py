@@ -235,9 +235,11 @@ def test_smooth_functions_are_cut_where_lines_enclose_least() -> None:
     bounds = Bounds(torch.tensor([[-1.0, -1.0]]).double(), torch.tensor([[9.0, 1.0]]).double())
     point = least_area(node, bounds)
     assert float(point[0, 0]) < 4
-    assert float(point[0, 1]) == pytest.approx(0.0)
-    middle = area(node, Bounds(bounds.lower, (bounds.lower + bounds.upper) / 2))
-    assert bool((middle > 0).all())
+    whole = Bounds(bounds.lower, point), Bounds(point, bounds.upper)
+    half = (bounds.lower + bounds.upper) / 2
+    middle = Bounds(bounds.lower, half), Bounds(half, bounds.upper)
+    chosen, plain = (area(node, a) + area(node, b) for a, b in (whole, middle))
+    assert bool((chosen <= plain).all())
 
 
 def test_relus_are_cut_at_zero() -> None:

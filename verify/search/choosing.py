@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from verify.graph.ir import Graph
+from verify.ops.registry import lookup
 from verify.search.outcome import Outcome, Refuter, Search, Watcher
 from verify.values.budget import Budget
 from verify.values.property import Case
@@ -18,10 +19,14 @@ SOME_INPUTS = 32
 """Up to so many, halving boxes may win; it gets a share of the time."""
 SPLITTABLE = ("Relu", "TwoPiece")
 """Operators whose neurons activation splitting can decide."""
+FLAT = ("Sign", "Floor", "Ceil", "ArgMax", "Trunc", "Level", "Equal", "Program")
+"""Nonlinear operators that gain nothing from points: only their bounds are known, or jump."""
 MOST_PROGRAMMED = 300
 """Up to so many neurons, linear programs over their signs get a share of the time."""
 NEURON_SHARE = 0.6
-"""Of the time that is left, for activation splitting where programs follow."""
+"""Of the time that is left, for activation splitting where programs or points follow."""
+POINT_SHARE = 0.9
+"""Of the time that is left, for point splitting: what it leaves open, boxes hardly close."""
 PROGRAM_SHARE = 0.7
 """Of the time that is left, for linear programs: with so few inputs each takes a millisecond, and
 clipping closes most of the tree."""
@@ -54,6 +59,12 @@ def neurons(graph: Graph) -> int:
     return sum(node.size for node in graph.nodes if node.op in SPLITTABLE)
 
 
+def curves(graph: Graph) -> int:
+    """How many entries of other nonlinear nodes there are, which point splitting can cut."""
+    known = (*SPLITTABLE, *FLAT)
+    return sum(n.size for n in graph.nodes if lookup(n).relax is not None and n.op not in known)
+
+
 def is_few(case: Case) -> bool:
     """Whether so few inputs vary that halving their box is the best there is."""
     return varying(case) <= FEW_INPUTS
@@ -71,10 +82,13 @@ def plan(graph: Graph, case: Case, rounding: Rounding = FLOAT32) -> list[Planned
     neuron = made("activation_split", "ActivationSplit", rounding)
     small = count <= MOST_PROGRAMMED
     programs = made("milp", "Milp", rounding) if small else None
-    few = f"{inputs} inputs vary"
+    few, bent = f"{inputs} inputs vary", curves(graph)
+    points = made("point_split", "PointSplit", rounding) if bent else None
+    cut = (points, POINT_SHARE, f"{bent} entries of other nonlinear nodes are cut at points")
     if not count and inputs > SOME_INPUTS and neuron is not None:
         steps = [
-            (neuron, 0.8, f"{few}, and no Relu: slopes are optimised for long"),
+            (neuron, NEURON_SHARE, f"{few}, and no Relu: slopes are optimised for long"),
+            cut,
             (boxes, 1.0, "what slopes left open: the box is split"),
         ]
     elif is_few(case) or not count or neuron is None:
@@ -86,15 +100,21 @@ def plan(graph: Graph, case: Case, rounding: Rounding = FLOAT32) -> list[Planned
         steps = [
             (programs, PROGRAM_SHARE, f"{few}: linear programs over signs of {count} neurons"),
             (boxes, FIRST_SHARE, f"{few}: their box is split for a while"),
-            (neuron, 1.0, f"too many inputs for boxes alone: {count} neurons are split"),
+            (
+                neuron,
+                NEURON_SHARE if bent else 1.0,
+                f"too many inputs for boxes alone: {count} neurons are split",
+            ),
+            cut,
         ]
     else:
         steps = [
             (
                 neuron,
-                NEURON_SHARE if small else 1.0,
+                NEURON_SHARE if small or bent else 1.0,
                 f"{few}, too many to split: {count} neurons are",
             ),
+            cut,
             (programs, 1.0, f"only {count} neurons: linear programs for what is left"),
             (boxes, 1.0, "what neurons left open: the box is split"),
         ]
