@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +223,29 @@ def test_an_answer_ends_soon_after_nobody_waits() -> None:
     with pytest.raises(Stopped):
         worker(ask, emit, over.is_set)
     assert "done" not in seen
+
+
+def test_complete_search_ends_soon_too() -> None:
+    """In the middle of closing a bracket to the end."""
+    subject, tools = explored()
+    ask = read_ask(body(size=0.09), subject, tools.attacks)
+    over = threading.Event()
+    since: list[float] = []
+
+    def cancel() -> None:
+        since.append(time.monotonic())
+        over.set()
+
+    def emit(name: str, data: Mapping[str, object]) -> None:
+        if name == "bracket" and data["method"] == "alpha-crown" and not timers:
+            timers.append(threading.Timer(1.5, cancel))
+            timers[0].start()
+
+    timers: list[threading.Timer] = []
+    with pytest.raises(Stopped):
+        Worker(subject, tools, 120.0)(ask, emit, over.is_set)
+    # Left to itself it would go on for a minute and a half.
+    assert time.monotonic() - since[0] < 15
 
 
 def test_a_radius_looked_at_again_starts_where_it_was() -> None:

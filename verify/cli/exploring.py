@@ -40,6 +40,7 @@ from verify.readers.onnx_file import read_model_file
 from verify.values.question import Question
 
 EXAMPLE = "digits_conv.onnx"
+BLANK = "a blank input, as no data were given"
 OFFERED = (
     *("pgd", "fgsm", "ifgsm", "mifgsm", "apgd-ce", "apgd-dlr", "fab", "square"),
     *("deepfool", "ddn", "cw", "fmn", "boundary"),
@@ -100,7 +101,7 @@ def opened_session(path: Path, data: DataOptions) -> Session:
             found = open_session(path, replace(data, data=str(blank), scale="1"), 0.0)
         note = "data: none given, so there is one blank input; draw others"
         notes = tuple(note if line.startswith("data: ") else line for line in found.notes)
-        source = replace(found.data, source="a blank input, as no data were given")
+        source = replace(found.data, source=BLANK)
         return replace(found, data=source, notes=notes)
     return open_session(path, data, 0.0)
 
@@ -121,6 +122,7 @@ def subject_of(session: Session, page: PageOptions) -> Subject:
         source=session.data.source,
         input_range=session.input_range,
         layout=layout_of(shape, image),
+        blank=session.data.source == BLANK,
         own_labels=session.settings["labels"] == "data",
         notes=session.notes,
     )

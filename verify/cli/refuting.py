@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +18,7 @@ from verify.search.questions import RefuterFor
 from verify.search.replaying import Replaying
 from verify.search.stating import is_classification
 from verify.values.bounds import Bounds
-from verify.values.budget import Budget
+from verify.values.budget import Budget, Cancelled, never
 from verify.values.property import Case
 
 STEPS = ("Sign", "Floor", "Ceil", "Round")
@@ -34,6 +35,7 @@ class AttackRefuter:
         case: the clauses still open.
         deadline: on the clock of `time.monotonic`.
         seed: of the first call; every call has another.
+        cancelled: whether nobody waits any more.
     """
 
     graph: Graph
@@ -41,6 +43,7 @@ class AttackRefuter:
     case: Case
     deadline: float = math.inf
     seed: int = 0
+    cancelled: Callable[[], bool] = never
     calls: int = field(default=0, init=False)
 
     def __call__(self, lower: Tensor, upper: Tensor, *, effort: float = 1.0) -> Tensor | None:
@@ -77,7 +80,9 @@ class AttackRefuter:
         return self.replay.check(candidates)
 
     def model(self, points: Tensor) -> Tensor:
-        """Outputs, and inputs behind them where rows need them."""
+        """Outputs, and inputs behind them where rows need them; raises Cancelled."""
+        if self.cancelled():
+            raise Cancelled
         return self.outputs(self.graph, points)
 
     def outputs(self, graph: Graph, points: Tensor) -> Tensor:
@@ -134,6 +139,6 @@ def refuters(seed: int) -> RefuterFor:
     def make(graph: Graph, replay: Replaying, case: Case, budget: Budget) -> Refuter:
         if not single or single[0][0] is not graph:
             single[:] = [(graph, graph.to(torch.float32))]
-        return AttackRefuter(single[0][1], replay, case, budget.deadline, seed)
+        return AttackRefuter(single[0][1], replay, case, budget.deadline, seed, budget.cancelled)
 
     return make

@@ -40,6 +40,7 @@ class Subject:
         input_range: that inputs never leave, or None.
         layout: how one input is shown.
         own_labels: whether the labels are the data's, not the model's predictions.
+        blank: whether there are no data, but one blank input to draw on.
         notes: what was assumed, for people.
     """
 
@@ -50,6 +51,7 @@ class Subject:
     input_range: tuple[float, float] | None
     layout: Layout
     own_labels: bool
+    blank: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -111,6 +113,7 @@ class Subject:
             "count": len(self.asked.x),
             "source": self.source,
             "own_labels": self.own_labels,
+            "blank": self.blank,
             "per_page": PER_PAGE,
             "attacks": [{"name": name, "text": text} for name, text in tools.attacks.items()],
             "doubt": tools.doubt_about or None,

@@ -12,9 +12,9 @@ from torch import Tensor
 from verify.graph.ir import Graph
 from verify.protocols import Judge
 from verify.search.complete import Decision, decide_property
-from verify.search.outcome import Refuter
+from verify.search.outcome import Progress, Refuter
 from verify.search.replaying import Replaying
-from verify.values.budget import Budget
+from verify.values.budget import Budget, Cancelled
 from verify.values.property import Case, Halfspaces, Property
 from verify.values.question import Question
 from verify.values.result import Bracket, Result, StopReason, Verdict
@@ -98,8 +98,15 @@ def decide_question(
     def refuter_for(number: int, narrowed: Case) -> Refuter:
         return replay if refuters is None else refuters(graph, replay, narrowed, budget)
 
+    def noticed(progress: Progress) -> None:
+        if budget.cancelled():
+            raise Cancelled
+
     stated = Property((case,), graph.input.size, graph.output.size)
-    return decide_property(graph, stated, refuter_for, budget, semantics=semantics)
+    try:
+        return decide_property(graph, stated, refuter_for, budget, noticed, semantics=semantics)
+    except Cancelled:
+        return Decision(Verdict.UNKNOWN, "", reason=StopReason.OUT_OF_TIME.value, late=True)
 
 
 def completed(
@@ -206,6 +213,8 @@ def narrowed(
     """One bracket: first just below the attacked radius, which is often exact, then by halves."""
     cap = float(asked.eps[0])
     for probe in range(MOST_PROBES):
+        if budget.cancelled():
+            return replace(bracket, reason=StopReason.OUT_OF_TIME.value)
         low, high = bracket.certified, min(bracket.attacked, cap)
         if 0 < high < low:  # in real arithmetic only: a record refuses it of any other proof
             return replace(bracket, reason=StopReason.EXECUTED_OTHERWISE.value)

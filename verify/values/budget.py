@@ -22,6 +22,10 @@ class OutOfTime(VerifyError):
     """The time that was granted is over; callers keep what they have and answer `unknown`."""
 
 
+class Cancelled(VerifyError):
+    """Nobody waits any more: raised through searches that would else try something new."""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """A deadline and a memory limit.

@@ -261,7 +261,8 @@ async function start() {
   wireControls();
   showSize();
   await picker.show(0);
-  refresh();
+  if (about.blank) choose("draw");
+  else refresh();
 }
 
 start();

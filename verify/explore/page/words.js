@@ -63,7 +63,9 @@ export function sentence(verdict, held, about, threat) {
     const what = threat === "angle" ? `a rotation by at most ${num(verdict.size)}°` : where.replace("every change", "a change");
     return `Found by ${verdict.method} and replayed in ONNX Runtime: ${what} makes it another class than ${held}.`;
   }
-  return `Neither proved nor refuted for ${where}. ${verdict.reason}`;
+  // What is tried by options of the command line is no help on the page.
+  const [why] = verdict.reason.split(";");
+  return `Neither proved nor refuted: ${where}. ${why && `${why[0].toUpperCase()}${why.slice(1)}.`}`;
 }
 
 export function plural(count, one, many = `${one}s`) {
