@@ -44,6 +44,15 @@ Certificates = Annotated[
         show_default=False,
     ),
 ]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SOURCE",
+        help="The data that the records are about: their worst inputs are shown as pictures. Runs "
+        "have pictures of their own, with counterexamples.",
+        show_default=False,
+    ),
+]
 Runs = Annotated[
     Path | None,
     typer.Option(
@@ -62,6 +71,7 @@ def report(
     eps: Eps = None,
     worst: Worst = 12,
     certificates: Certificates = None,
+    data: Data = None,
     runs: Runs = None,
     debug: Debug = False,
 ) -> int:
@@ -69,7 +79,8 @@ def report(
 
     The page needs no network and no script. Give several records of one model to have all on one
     page: radius or compare for curves, certify for one radius, confidence, calibrate, uncertainty,
-    coverage, geometric. Runs (--run NAME) show inputs and counterexamples as pictures.
+    coverage, geometric, spatial, transfer, ood, prop. Runs (--run NAME) show inputs and
+    counterexamples as pictures.
 
     \b
     Examples:
@@ -88,5 +99,6 @@ def report(
         eps=eps,
         worst=worst,
         certificates=certificates,
+        data=data,
         runs=runs,
     )

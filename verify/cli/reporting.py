@@ -53,6 +53,7 @@ def write_report(
     eps: str | None,
     worst: int,
     certificates: Path | None,
+    data: str | None,
     runs: Path | None,
 ) -> int:
     """Read, count, draw, write.
@@ -64,6 +65,8 @@ def write_report(
         raise SettingError("name at least one of -o, --markdown and --latex")
     radius = parsing.positive(eps, "--eps")
     sources = [source_of(name, runs_folder(runs), worst) for name in names]
+    if data is not None:
+        sources = [with_inputs(source, data, worst) for source in sources]
     checks = () if certificates is None else checked(certificates, sources[0])
     wishes = Wishes(title, radius, worst, checks)
     for path, make in (
@@ -116,10 +119,13 @@ def pictures(store: Store, source: Source, most: int) -> dict[object, Shown]:
             continue
         before = store.input(answer.position)
         after = store.blobs(answer.position).get("witness")
-        if before is not None and after is not None:
-            clean, changed = array(before), array(after)
-            if clean.size == changed.size:
-                found[index] = Shown(clean.reshape(changed.shape), changed)
+        if before is None:
+            continue
+        clean, changed = array(before), None if after is None else array(after)
+        if changed is None:
+            found[index] = Shown(clean)
+        elif clean.size == changed.size:
+            found[index] = Shown(clean.reshape(changed.shape), changed)
     return found
 
 
@@ -139,7 +145,8 @@ def judged(found: dict[object, Shown], source: Source, folder: Path) -> dict[obj
     """
     stamp, settings = source.record.model, source.record.settings
     path = None if stamp.path is None else folder / stamp.path
-    if not found or path is None or not path.is_file():
+    changed = {index: one for index, one in found.items() if one.adversarial is not None}
+    if not changed or path is None or not path.is_file():
         return found
     if stamp_model(path).sha256 != stamp.sha256:
         return found
@@ -157,11 +164,45 @@ def judged(found: dict[object, Shown], source: Source, folder: Path) -> dict[obj
             channel_values(mean or (0.0,), shape, name="mean"),
             channel_values(std or (1.0,), shape, name="std", positive=True),
         )
-    told: dict[object, Shown] = {}
-    for index, shown in found.items():
+    told = dict(found)
+    for index, shown in changed.items():
         x = torch.from_numpy(shown.adversarial).reshape(1, *shape)
         told[index] = replace(shown, became=int(network.judge.predict(x)[0]))
     return told
+
+
+def with_inputs(source: Source, data: str, most: int) -> Source:
+    """The record with the inputs of its worst results as pictures.
+
+    Raises:
+        InputError: if the model or the data cannot be read, or do not fit.
+    """
+    from verify.network import load
+    from verify.readers.datasets import load_dataset
+
+    stamp, settings = source.record.model, source.record.settings
+    lines = worst_of(source, most + len(source.pictures))
+    wanted = [line.index for line in lines if line.index not in source.pictures]
+    rows = sorted({int(index) for index in wanted if index.isdecimal()})
+    if not rows:
+        return source
+    if stamp.path is None or not Path(stamp.path).is_file():
+        raise SettingError(
+            f"--data needs the model of {source.name} for the shape of its inputs, but there is no "
+            f"{stamp.path}; call from the folder where it is"
+        )
+    channels_last, scale = settings.get("channels_last"), settings.get("scale")
+    read = load_dataset(
+        data,
+        input_shape=load(stamp.path).input_shape,
+        channels_last=channels_last if isinstance(channels_last, bool) else None,
+        scale=parsing.positive(None if scale is None else str(scale), "scale of the record"),
+        indices=tuple(rows),
+    )
+    more: dict[object, Shown] = {
+        text(index): Shown(x.numpy()) for index, x in zip(read.indices, read.x, strict=True)
+    }
+    return replace(source, pictures={**more, **source.pictures})
 
 
 def listed(value: object) -> tuple[float, ...]:

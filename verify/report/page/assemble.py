@@ -26,8 +26,10 @@ from verify.report.page.facts import (
     verdict_eps,
     worst,
 )
-from verify.report.page.images import Triple, drawn
+from verify.report.page.images import Triple, alone, drawn
 from verify.report.page.joining import coverage, coverage_growth, joined, reliabilities
+from verify.report.page.numbers import radius, share, time
+from verify.report.page.panels import panels
 from verify.report.page.sources import Source, Wishes, number, text
 
 FOLDER = Path(__file__).parent
@@ -55,8 +57,13 @@ class Portrait:
     """A worst input as pictures."""
 
     line: WorstLine
-    pictures: Triple
+    pictures: Triple | str
     became: str
+
+    @property
+    def changed(self) -> bool:
+        """Whether a counterexample is shown beside the input."""
+        return isinstance(self.pictures, Triple)
 
 
 def build_page(sources: Sequence[Source], wishes: Wishes) -> str:
@@ -101,6 +108,7 @@ def build_page(sources: Sequence[Source], wishes: Wishes) -> str:
         "methods": methods(sources),
         "times": time_sections(sources),
         "reasons": reasons(sources),
+        "panels": panels(sources),
         "checks": wishes.checks,
         "settings": [settings(source) for source in sources],
     }
@@ -118,29 +126,6 @@ def environment() -> jinja2.Environment:
     )
     made.filters |= {"radius": radius, "time": time, "plain": text, "share": share}
     return made
-
-
-def radius(value: float | None) -> str:
-    """A radius with four digits."""
-    if value is None:
-        return "–"
-    return "∞" if math.isinf(value) else f"{value:.4g}"
-
-
-def time(value: float | None) -> str:
-    """Seconds for people."""
-    if value is None:
-        return "–"
-    if value < 1:
-        return f"{1000 * value:.3g} ms"
-    return f"{value:.3g} s" if value < 1000 else f"{value:,.0f} s"
-
-
-def share(count: float | None, of: float = 1.0) -> str:
-    """A share in per cent, rounded down, so that 100 % is all."""
-    if count is None or of <= 0:
-        return "–"
-    return f"{math.floor(1000 * count / of + 1e-9) / 10:.1f} %"
 
 
 def accuracy_sections(sources: Sequence[Source], headline: Sequence[Accuracy]) -> list[Section]:
@@ -249,10 +234,13 @@ def portraits(source: Source, most: int) -> list[Portrait]:
         if len(found) == most:
             break
         shown = pictures.get(line.index)
-        triple = drawn(shown.clean, shown.adversarial) if shown is not None else None
-        if shown is not None and triple is not None:
+        if shown is None:
+            continue
+        changed = shown.adversarial
+        drawing = alone(shown.clean) if changed is None else drawn(shown.clean, changed)
+        if drawing is not None:
             became = "another class" if shown.became is None else f"class {shown.became}"
-            found.append(Portrait(line, triple, became))
+            found.append(Portrait(line, drawing, became))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from verify.report.page.sources import Row, Source, number, text
@@ -246,8 +246,17 @@ class WorstLine:
 
 
 def worst(source: Source, most: int) -> list[WorstLine]:
-    """Correct inputs that change at the smallest distance, then those least certified."""
-    if source.bracketed:
+    """Correct inputs that change at the smallest distance, then those least certified.
+
+    Of an ensemble's record those it is least sure of.
+    """
+    if source.record.command == "uncertainty":
+        rows = sorted(source.record.results, key=lambda row: -(number(row, "total") or 0.0))
+        lines = [
+            WorstLine(text(row.get("index")), text(row.get("label")), None, None, unsure(row))
+            for row in rows
+        ]
+    elif source.bracketed:
         near = sorted((e for e in brackets(source) if e.correct), key=lambda e: (e.high, e.low))
         lines = [WorstLine(e.index, e.label, e.low, e.high, "") for e in near]
     else:
@@ -260,8 +269,29 @@ def worst(source: Source, most: int) -> list[WorstLine]:
                 text(row.get("label")),
                 None,
                 number(row, "distance"),
-                text(row.get("attack")),
+                found_by(row),
             )
             for row in rows
         ]
     return lines[:most]
+
+
+def unsure(row: Row) -> str:
+    """What an ensemble says of an input."""
+    parts = [f"said {text(row.get('predicted'))}"]
+    for key in ("total", "epistemic"):
+        if (value := number(row, key)) is not None:
+            parts.append(f"{key} {value:.3g}")
+    return ", ".join(parts)
+
+
+def found_by(row: Row) -> str:
+    """The attack, or the parameters of a transformation."""
+    values = row.get("parameters")
+    if isinstance(values, Mapping):
+        return ", ".join(
+            f"{text(name)} {value:.3g}"
+            for name in values
+            if (value := number(values, name)) is not None
+        )
+    return text(row.get("attack"))

@@ -57,6 +57,18 @@ def drawn(clean: NDArray[np.float32], adversarial: NDArray[np.float32]) -> Tripl
     )
 
 
+def alone(values: NDArray[np.float32]) -> str | None:
+    """An input by itself as a data URI, or None for what is no image."""
+    try:
+        image = as_image(values).astype(np.float64)
+    except DataError:
+        return None
+    if not np.isfinite(image).all():
+        return None
+    low = float(image.min())
+    return png(255 * (image - low) / (float(image.max()) - low or 1.0))
+
+
 def png(values: NDArray[np.float64]) -> str:
     """Values from 0 to 255 as a data URI."""
     from PIL import Image

@@ -27,12 +27,13 @@ class Shown:
     """One input and its counterexample, to be drawn.
 
     Attributes:
-        clean, adversarial: in model input units, of the same shape.
+        clean, adversarial: in model input units, of the same shape; the latter None where there is
+            none.
         became: class that the file gives the counterexample in ONNX Runtime; None if not known.
     """
 
     clean: NDArray[np.float32]
-    adversarial: NDArray[np.float32]
+    adversarial: NDArray[np.float32] | None = None
     became: int | None = None
 
 

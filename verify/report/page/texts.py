@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-from verify.report.page.assemble import radius, share, time
 from verify.report.page.facts import accuracies, methods, per_class, verdict_eps
+from verify.report.page.numbers import radius, share, time
+from verify.report.page.panels import Table, panels
 from verify.report.page.sources import Source, Wishes
 
 MARKDOWN = {c: f"\\{c}" for c in "\\`*_{}[]<>#|~"} | {"\n": " ", "\r": " ", "&": "&amp;"}
@@ -30,16 +30,7 @@ LATEX = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TextTable:
-    """A caption, headings and cells; the first column is words, the others figures."""
-
-    caption: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def tables(sources: Sequence[Source], wishes: Wishes) -> list[TextTable]:
+def tables(sources: Sequence[Source], wishes: Wishes) -> list[Table]:
     """Headline, classes, verdicts; those that the records can fill."""
     headline = accuracies(sources, wishes.eps)
     found = []
@@ -57,7 +48,7 @@ def tables(sources: Sequence[Source], wishes: Wishes) -> list[TextTable]:
             for one in headline
         ]
         heads = ("record", "eps", "inputs", "clean", "not refuted", "certified", "undecided")
-        found.append(TextTable("Accuracy", heads, tuple(rows)))
+        found.append(Table("Accuracy", heads, tuple(rows)))
     main = next((s for s in sources if s.bracketed or verdict_eps(s) is not None), None)
     if main is not None and headline:
         lines = [
@@ -77,15 +68,15 @@ def tables(sources: Sequence[Source], wishes: Wishes) -> list[TextTable]:
             *("median certified radius", "median attacked radius"),
         )
         caption = f"Per class, {main.name}, eps {radius(headline[0].eps)}"
-        found.append(TextTable(caption, heads, tuple(lines)))
+        found.append(Table(caption, heads, tuple(lines)))
     if reached := methods(sources):
         cells = [
             (m.source, m.verdict, m.method, str(m.count), time(m.median), time(m.total))
             for m in reached
         ]
         names = ("record", "verdict", "method", "inputs", "median time", "time in all")
-        found.append(TextTable("Verdicts", names, tuple(cells)))
-    return found
+        found.append(Table("Verdicts", names, tuple(cells)))
+    return [*found, *(table for panel in panels(sources) for table in panel.tables)]
 
 
 def escaper(table: Mapping[str, str]) -> Callable[[str], str]:
