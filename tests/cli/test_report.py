@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.commands import DENSE, Run, write_identity
+from tests.cli.commands import CONV, DENSE, Run, write_identity
 from verify.cli.reporting import source_of
 from verify.report import ModelStamp, make_record, write_json
 
@@ -161,3 +162,20 @@ def test_a_browser_shows_ten_thousand_inputs_without_complaint(verify: Run, tmp_
     )
     assert shot.stat().st_size > 10_000
     assert "CONSOLE" not in done.stderr
+
+
+def test_inputs_of_records_come_from_the_data(verify: Run, tmp_path: Path) -> None:
+    """--data: the worst inputs of a file as pictures, though it holds none; runs keep their own."""
+    record = tmp_path / "a.json"
+    verify("attack", CONV, "--eps", "0.2", "--limit", 6, "--json", record, "-q")
+    assert verify("report", record, "-o", tmp_path / "a.html").code == 0
+    assert "data:image/png" not in (tmp_path / "a.html").read_text()
+    done = verify("report", record, "-o", tmp_path / "b.html", "--data", "digits", "--worst", 3)
+    assert done.code == 0, done.err
+    assert (tmp_path / "b.html").read_text().count("data:image/png") == 3
+    found = json.loads(record.read_text())
+    found["model"]["path"] = "gone.onnx"
+    record.write_text(json.dumps(found))
+    done = verify("report", record, "-o", tmp_path / "c.html", "--data", "digits")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "needs the model" in done.err

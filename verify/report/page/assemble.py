@@ -92,7 +92,9 @@ def build_page(sources: Sequence[Source], wishes: Wishes) -> str:
         "eps": eps,
         "main": main,
         "worst": worst(main, wishes.worst) if main is not None else [],
-        "portraits": [p for source in sources for p in portraits(source, wishes.worst)],
+        "portraits": [
+            (source.name, found) for source in sources if (found := portraits(source, wishes.worst))
+        ],
         "reliability": reliability_sections(sources),
         "joined": [
             (one, charts.against(one.points, one.what, "certified radius"))
@@ -106,7 +108,7 @@ def build_page(sources: Sequence[Source], wishes: Wishes) -> str:
         ],
         "strips": strip_sections(sources),
         "methods": methods(sources),
-        "times": time_sections(sources),
+        "times": time_figures(sources),
         "reasons": reasons(sources),
         "panels": panels(sources),
         "checks": wishes.checks,
@@ -213,17 +215,17 @@ def strip_sections(sources: Sequence[Source]) -> list[Section]:
     return found
 
 
-def time_sections(sources: Sequence[Source]) -> list[Section]:
-    """Histograms of time."""
+def time_figures(sources: Sequence[Source]) -> Section:
+    """Histograms of time, side by side."""
     found = []
     for source in sources:
         rows = [row for row in source.record.results if row.get("verdict") is not None]
         seconds = [s for row in rows if (s := number(row, "seconds")) is not None and s >= 0]
         if seconds:
             whole = number(source.record.summary, "seconds")
-            words = f"Whole command: {time(whole)}." if whole is not None else ""
-            found.append(Section(source.name, (Figure(charts.times(seconds), words),)))
-    return found
+            words = "" if whole is None else f" Whole command: {time(whole)}."
+            found.append(Figure(charts.times(seconds), f"{source.name}.{words}"))
+    return Section("", tuple(found))
 
 
 def portraits(source: Source, most: int) -> list[Portrait]:

@@ -98,7 +98,7 @@ def histogram(ends: Sequence[Ends]) -> Markup:
     plot = Plot(
         "Histogram of certified and of attacked radii",
         Axis(0.0, limit, "radius"),
-        Axis(0.0, top([n for part in counts for n in part]), "inputs"),
+        Axis(0.0, top([n for part in counts for n in part]), "inputs", whole=True),
     )
     plot.bars(edges, counts[0], "certified", "certified radius")
     plot.outline(edges, counts[1], "attacked", "attacked radius")
@@ -115,7 +115,7 @@ def times(seconds: Sequence[float]) -> Markup:
     plot = Plot(
         "Histogram of the time that inputs took",
         Axis(edges[0], edges[-1], "seconds per input", log=True),
-        Axis(0.0, top(counts), "inputs"),
+        Axis(0.0, top(counts), "inputs", whole=True),
     )
     plot.bars(edges, counts, "certified", "")
     return plot.text()

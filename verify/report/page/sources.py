@@ -91,7 +91,10 @@ class Source:
     def model(self) -> str:
         """The model's name, for people."""
         path = self.record.model.path
-        return Path(path).name if isinstance(path, str) else "model in memory"
+        if isinstance(path, str):
+            return Path(path).name
+        # A list of properties names a model in each line.
+        return "models of a list" if self.record.command == "prop" else "model in memory"
 
     @property
     def bracketed(self) -> bool:

@@ -63,6 +63,8 @@ class Axis:
     percent: bool = False
     bare: bool = False
     """No numbers: names stand there."""
+    whole: bool = False
+    """Counts: nothing between whole numbers."""
 
     def share(self, value: float) -> float:
         """0 at the low end, 1 at the high one; what lies beyond stays at the end."""
@@ -76,7 +78,8 @@ class Axis:
         if self.bare:
             return []
         if not self.log:
-            return ticks(self.low, self.high)
+            found = ticks(self.low, self.high)
+            return [t for t in found if t == round(t)] if self.whole else found
         first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
         step = max(1, (last - first) // 6)
         return [10.0**power for power in range(first, last + 1, step)]
