@@ -2,7 +2,8 @@
 
     python -m benchmarks.certificates ../shared/data/vnncomp/acasxu --sample 20 --timeout 60
 
-Each instance: `verify prop --certificate` as a process, then `python -m verify.check` as another.
+Each instance: `verify prop` as a process, the same with `--certificate` (which decides once more,
+keeps what proves it, and checks it), and `python -m verify.check` as a third.
 One JSON line an instance goes to --out; an instance that is already there is not run again.
 """
 
@@ -51,7 +52,8 @@ def one(folder: Path, row: dict[str, str], timeout: float) -> dict[str, object]:
         return found
     with tempfile.TemporaryDirectory() as temporary:
         where = Path(temporary) / "proof.cert"
-        _, _, done = seconds([*prop, "--certificate", str(where)], 3 * timeout + 700)
+        wall, used, done = seconds([*prop, "--certificate", str(where)], 3 * timeout + 700)
+        found |= {"certify_s": wall, "certify_cpu_s": used}
         if not where.exists():
             return found | {"certificate": done.stderr.strip().splitlines()[-1:]}
         found["bytes"] = where.stat().st_size
@@ -70,7 +72,7 @@ def summary(rows: list[dict]) -> str:
         "certificate"
     ]
     if checked:
-        for what in ("find_cpu_s", "check_cpu_s", "find_s", "check_s", "bytes"):
+        for what in ("find_cpu_s", "certify_cpu_s", "check_cpu_s", "find_s", "check_s", "bytes"):
             values = [float(row[what]) for row in checked]
             lines.append(
                 f"  {what}: median {statistics.median(values):.3g}, mean "
