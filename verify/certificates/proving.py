@@ -210,12 +210,13 @@ def rooted(
     """
     goal = goal_of(case, network.size(network.output_name))
     lower, upper = hull(case.lower, -1)[None], hull(case.upper, 1)[None]
-    done = crown(network, lower, upper, real=real)
-    open_ = ~goal.proved(rows_over(done, goal).least)[0]
     branch = Branch()
     written = whole(goal.count, branch)
-    if not open_.any():
+    every = np.arange(goal.count)
+    if settled(network, lower, upper, goal, every, real=real).proved.all() or not rows:
         return written
+    done = crown(network, lower, upper, real=real)
+    open_ = ~goal.proved(rows_over(done, goal).least)[0]
     found = with_slopes(done, goal, rows)
     if not proved_by(goal, found, open_):
         written.tightenings = tightenings

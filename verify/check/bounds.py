@@ -341,6 +341,7 @@ def crown(
     upper: Array,
     *,
     real: bool,
+    rows: bool = True,
     more: Callable[[Pass, str], None] | None = None,
 ) -> Pass:
     """All bounds over boxes: intervals, then rows for every entry that a Relu or maximum needs.
@@ -349,13 +350,15 @@ def crown(
         network: the steps.
         lower, upper: of the boxes, shape (box, inputs).
         real: see `Pass`.
+        rows: False for intervals only.
         more: called when a value that a Relu or maximum reads has its bounds, to tighten them.
     """
     done = Pass(network, real)
     done.values[network.input_name] = Bounds(lower.copy(), upper.copy())
-    nonlinear = [step for step in network.steps.values() if not isinstance(step, Affine)]
-    every = {step.source for step in nonlinear if isinstance(step, MaxPool)}
-    readers = every | {step.source for step in nonlinear}
+    readers: dict[str, list[Relu | MaxPool]] = {}
+    for step in network.steps.values():
+        if not isinstance(step, Affine):
+            readers.setdefault(step.source, []).append(step)
     attained = sharp(network)
     for name in network.steps:
         done.step(name)
@@ -365,10 +368,24 @@ def crown(
         # The side that is nearer to settling the sign first: what it settles needs no other. Each
         # box takes what it needs itself, so that its bounds do not depend on its company.
         above = x.lower + x.upper > 0
-        for side in (above, ~above) if name not in attained else ():
-            open_ = ((x.lower < 0) & (x.upper > 0)) | (name in every)
+        for side in (above, ~above) if rows and name not in attained else ():
+            open_ = np.zeros(x.lower.shape, dtype=bool)
+            for step in readers[name]:
+                crossing = (x.lower < 0) & (x.upper > 0)
+                open_ |= crossing if isinstance(step, Relu) else contested(step, x)
             done.tighten(name, open_ & side, 1.0)
             done.tighten(name, open_ & ~side, -1.0)
         if more is not None:
             more(done, name)
     return done
+
+
+def contested(step: MaxPool, x: Bounds) -> np.ndarray:
+    """Which entries may be the largest of a window of which others may be, too; (box, entries)."""
+    least = x.lower[:, step.windows].max(axis=2, keepdims=True)
+    may = x.upper[:, step.windows] >= least
+    may &= may.sum(axis=2, keepdims=True) > 1
+    box, window, place = may.nonzero()
+    found = np.zeros(x.lower.shape, dtype=bool)
+    found[box, step.windows[window, place]] = True
+    return found

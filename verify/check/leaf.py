@@ -16,7 +16,7 @@ from verify.check.refusal import Refusal
 from verify.check.vnnlib import Case
 
 ROUNDS = 3
-"""How often what is left of a box is bounded again."""
+"""How often a box, or what is left of it, is bounded with rows for its neurons."""
 SHRUNK = 0.9
 """A box is bounded again if an edge has shrunk to less than this share."""
 STEPS = 20
@@ -100,10 +100,15 @@ def settled(
     proved = np.zeros((len(low), len(clauses)), dtype=bool)
     waiting = np.arange(len(low))
     low, high = low.copy(), high.copy()
-    for _ in range(ROUNDS):
-        done = crown(network, low[waiting], high[waiting], real=real)
+    for attempt in range(1 + ROUNDS):
+        done = crown(network, low[waiting], high[waiting], real=real, rows=attempt > 0)
         planes = rows_over(done, goal)
         proved[waiting] |= goal.proved(planes.least)[:, clauses]
+        if not attempt:  # many a box takes no more than intervals and the rows of the goal
+            waiting = waiting[~proved[waiting].all(axis=1)]
+            if not len(waiting):
+                break
+            continue
         slopes[waiting] = np.abs(planes.coeff).sum(axis=1)
         least = np.full((len(waiting), low.shape[1]), np.inf)
         most = -least
