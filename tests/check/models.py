@@ -65,6 +65,49 @@ def conv_bytes(seed: int, kind: str = "MaxPool") -> bytes:
     return model(nodes, [1, 1, 4, 4], constants).SerializeToString()
 
 
+def mixed_bytes(seed: int) -> bytes:
+    """Leaky and clipped values, curves, and moves of data."""
+    rng = np.random.default_rng(seed)
+    make = onnx.helper.make_node
+
+    def single(*shape: int) -> NDArray[np.float32]:
+        return rng.normal(size=shape).astype(np.float32)
+
+    nodes = [
+        make("Gemm", ["x", "w0", "b0"], ["z"]),
+        make("Split", ["z", "lengths"], ["z0", "z1", "z2"], axis=1),
+        make("LeakyRelu", ["z0"], ["a0"], alpha=0.1),
+        make("Sigmoid", ["z1"], ["a1"]),
+        make("Tanh", ["z2"], ["a2"]),
+        make("Concat", ["a2", "a0", "a1"], ["c"], axis=1),
+        make("Gemm", ["c", "w1", "b1"], ["u"]),
+        make("Unsqueeze", ["u", "axes"], ["v"]),
+        make("PRelu", ["v", "slopes"], ["p"]),
+        make("Clip", ["p", "low", "high"], ["q"]),
+        make("Slice", ["q", "starts", "ends", "last", "steps"], ["s"]),
+        make("Squeeze", ["s", "axes"], ["t"]),
+        make("Gemm", ["t", "w2", "b2"], ["y"]),
+    ]
+    constants = {
+        "w0": single(3, 9),
+        "b0": single(9),
+        "lengths": np.array([3, 2, 4]),
+        "w1": single(9, 8),
+        "b1": single(8),
+        "axes": np.array([1]),
+        "slopes": np.abs(single(8)),
+        "low": np.float32(-1.5),
+        "high": np.float32(2.0),
+        "starts": np.array([1]),
+        "ends": np.array([100]),
+        "last": np.array([2]),
+        "steps": np.array([2]),
+        "w2": single(4, 3),
+        "b2": single(3),
+    }
+    return model(nodes, [1, 3], constants).SerializeToString()
+
+
 def box_property(lower: Array, upper: Array, clauses: list[str], outputs: int) -> str:
     """A property of one box; a clause such as "(<= Y_0 Y_1) (>= Y_2 0.5)" is unsafe as a whole."""
     lines = [f"(declare-const X_{i} Real)" for i in range(lower.size)]

@@ -9,12 +9,14 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.check.models import conv_bytes, dense_bytes, runs
+from tests.check.models import conv_bytes, dense_bytes, mixed_bytes, runs
 from tests.readers.onnx_models import model
 from verify.check import bounds
-from verify.check.bounds import Bounds, Hints, Pass, crown
-from verify.check.network import Affine, MaxPool, Network, Relu, read_network
+from verify.check.bounds import Bounds, Hints, Pass
+from verify.check.crown import crown
+from verify.check.network import Affine, Curve, MaxPool, Network, Relu
 from verify.check.onnx_bytes import read_model
+from verify.check.operators import read_network
 from verify.check.refusal import Refusal
 
 FILES = {
@@ -22,6 +24,8 @@ FILES = {
     "large weights": dense_bytes(1, (3, 12, 12, 4), scale=30.0),
     "max": conv_bytes(2),
     "mean": conv_bytes(3, "AveragePool"),
+    "mixed": mixed_bytes(4),
+    "mixed too": mixed_bytes(5),
 }
 
 
@@ -37,6 +41,9 @@ def forward(net: Network, x: np.ndarray) -> np.ndarray:
             values[name] = sum(m.apply(values[s]) for s, m in step.parts) + step.bias
         elif isinstance(step, Relu):
             values[name] = np.maximum(values[step.source], 0)
+        elif isinstance(step, Curve):
+            x = values[step.source]
+            values[name] = np.tanh(x) if step.kind == "Tanh" else 1 / (1 + np.exp(-x))
         else:
             assert isinstance(step, MaxPool)
             values[name] = values[step.source][:, step.windows].max(axis=2)

@@ -29,8 +29,8 @@ from verify.certificates.writing import certificate_bytes
 from verify.check.__main__ import check, main
 from verify.check.certificate import MAGIC, read_certificate
 from verify.check.leaf import goal_of
-from verify.check.network import read_network
 from verify.check.onnx_bytes import read_model
+from verify.check.operators import read_network
 from verify.check.proofs import is_whole, read_columns
 from verify.check.refusal import Refusal
 from verify.check.tree import read_tree

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from verify.check.certificate import read_certificate
-from verify.check.network import Network, read_network
+from verify.check.network import Network
 from verify.check.onnx_bytes import MOST_BYTES, read_model, unpacked
+from verify.check.operators import read_network
 from verify.check.refusal import Refusal
 from verify.check.tree import check_case
 from verify.check.vnnlib import Case, read_property

@@ -10,13 +10,13 @@ v = |W|·X + |b|, both our rounding and that of an execution are a small multipl
     A·W computed in float64:           |error·x| <= gamma_{m+10}(u)·|A|·v
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from verify.check.linear import Array, Pick, Scale
-from verify.check.network import Affine, MaxPool, Network, Relu
+from verify.check import curves
+from verify.check.linear import Array
+from verify.check.network import Affine, Curve, MaxPool, Network, Relu
 from verify.check.refusal import Refusal
 
 UNIT = 2.0**-53
@@ -142,6 +142,9 @@ class Pass:
         elif isinstance(step, Relu):
             x = self.values[step.source]
             self.values[name] = Bounds(np.maximum(x.lower, 0.0), np.maximum(x.upper, 0.0))
+        elif isinstance(step, Curve):
+            x = self.values[step.source]
+            self.values[name] = Bounds(*curves.ends(step.kind, x.lower, x.upper, real=self.real))
         else:
             x = self.values[step.source]
             lower, upper = x.lower[:, step.windows], x.upper[:, step.windows]
@@ -183,6 +186,9 @@ class Pass:
                     raise Refusal("a value is added to itself")
             elif isinstance(step, Relu):
                 source, const, error = self.through_relu(name, step, here, const, error, hints)
+                moved = {step.source: source}
+            elif isinstance(step, Curve):
+                source, const, error = self.through_curve(step, here, const, error)
                 moved = {step.source: source}
             else:
                 source, const, error = self.through_max(step, here, const, error)
@@ -248,6 +254,20 @@ class Pass:
             error = error + 4 * UNIT * weighed(pulled, x.magnitude())
         error = error + gamma(here.shape[2] + FUSED, UNIT) * np.abs(paid)
         return pulled, const + paid, error
+
+    def through_curve(
+        self, step: Curve, here: Array, const: Array, error: Array
+    ) -> tuple[Array, Array, Array]:
+        """A row takes the line below where it is positive, the one above where it is negative."""
+        x = self.values[step.source]
+        low, below, high, above = curves.lines(step.kind, x.lower, x.upper, real=self.real)
+        positive, negative = np.maximum(here, 0.0), np.minimum(here, 0.0)
+        pulled = positive * low[:, None] + negative * high[:, None]  # one of the two is 0
+        paid = np.matmul(positive, below[:, :, None]) + np.matmul(negative, above[:, :, None])
+        sizes = weighed(here, np.abs(below) + np.abs(above))
+        error = error + gamma(here.shape[2] + FUSED, UNIT) * sizes
+        error = error + 4 * UNIT * weighed(pulled, x.magnitude())
+        return pulled, const + paid[:, :, 0], error
 
     def through_max(
         self, step: MaxPool, here: Array, const: Array, error: Array
@@ -318,74 +338,3 @@ class Pass:
     def widest(self) -> int:
         """The largest number of entries of a value."""
         return max(self.network.size(name) for name in self.network.shapes)
-
-
-def sharp(network: Network) -> set[str]:
-    """Values whose interval bounds over a box are attained, so that no row can improve them.
-
-    That is one map that mixes entries, and any number that do not, between them and the input.
-    """
-    mixed = {network.input_name: 0}
-    for name, step in network.steps.items():
-        if isinstance(step, Affine) and len(step.parts) == 1 and step.parts[0][0] in mixed:
-            source, linear = step.parts[0]
-            count = mixed[source] + int(not isinstance(linear, Pick | Scale))
-            if count <= 1:
-                mixed[name] = count
-    return set(mixed)
-
-
-def crown(
-    network: Network,
-    lower: Array,
-    upper: Array,
-    *,
-    real: bool,
-    rows: bool = True,
-    more: Callable[[Pass, str], None] | None = None,
-) -> Pass:
-    """All bounds over boxes: intervals, then rows for every entry that a Relu or maximum needs.
-
-    Args:
-        network: the steps.
-        lower, upper: of the boxes, shape (box, inputs).
-        real: see `Pass`.
-        rows: False for intervals only.
-        more: called when a value that a Relu or maximum reads has its bounds, to tighten them.
-    """
-    done = Pass(network, real)
-    done.values[network.input_name] = Bounds(lower.copy(), upper.copy())
-    readers: dict[str, list[Relu | MaxPool]] = {}
-    for step in network.steps.values():
-        if not isinstance(step, Affine):
-            readers.setdefault(step.source, []).append(step)
-    attained = sharp(network)
-    for name in network.steps:
-        done.step(name)
-        if name not in readers:
-            continue
-        x = done.values[name]
-        # The side that is nearer to settling the sign first: what it settles needs no other. Each
-        # box takes what it needs itself, so that its bounds do not depend on its company.
-        above = x.lower + x.upper > 0
-        for side in (above, ~above) if rows and name not in attained else ():
-            open_ = np.zeros(x.lower.shape, dtype=bool)
-            for step in readers[name]:
-                crossing = (x.lower < 0) & (x.upper > 0)
-                open_ |= crossing if isinstance(step, Relu) else contested(step, x)
-            done.tighten(name, open_ & side, 1.0)
-            done.tighten(name, open_ & ~side, -1.0)
-        if more is not None:
-            more(done, name)
-    return done
-
-
-def contested(step: MaxPool, x: Bounds) -> np.ndarray:
-    """Which entries may be the largest of a window of which others may be, too; (box, entries)."""
-    least = x.lower[:, step.windows].max(axis=2, keepdims=True)
-    may = x.upper[:, step.windows] >= least
-    may &= may.sum(axis=2, keepdims=True) > 1
-    box, window, place = may.nonzero()
-    found = np.zeros(x.lower.shape, dtype=bool)
-    found[box, step.windows[window, place]] = True
-    return found

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verify.check.bounds import FUSED, SPARE, UNIT, Hints, Pass, Planes, crown, gamma
+from verify.check.bounds import FUSED, SPARE, UNIT, Hints, Pass, Planes, gamma
+from verify.check.crown import crown
 from verify.check.linear import Array
 from verify.check.network import Network
 from verify.check.refusal import Refusal

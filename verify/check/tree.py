@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verify.check.bounds import ROWS, Bounds, Pass, crown
+from verify.check.bounds import ROWS, Bounds, Pass
 from verify.check.certificate import Certificate
+from verify.check.crown import crown
 from verify.check.leaf import Goal, goal_of, rows_over, settled
 from verify.check.linear import Array
 from verify.check.network import Network

@@ -14,7 +14,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from verify.check.bounds import Hints, crown
+from verify.check.bounds import Hints
+from verify.check.crown import crown
 from verify.check.leaf import Goal, goal_of
 from verify.check.linear import Array
 from verify.check.network import Network
