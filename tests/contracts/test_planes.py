@@ -48,7 +48,10 @@ def alphas(node: Node, seed: int) -> list[Tensor | None]:
     if not free:
         return [None]
     generator = torch.Generator().manual_seed(seed)
-    alpha = torch.rand(free, BATCH, 3, *node.shape, generator=generator, dtype=torch.float64)
+    initial = lookup(node).initial
+    assert initial is not None
+    shape = initial(node, *boxes(node, seed)).shape[3:]
+    alpha = torch.rand(free, BATCH, 3, *shape, generator=generator, dtype=torch.float64)
     alpha[:, :, 0], alpha[:, :, 1] = 0.0, 1.0
     return [None, alpha]
 

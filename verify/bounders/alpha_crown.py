@@ -17,7 +17,7 @@ from verify.bounders.crown import refine
 from verify.bounders.interval import at_tail, over_interval
 from verify.bounders.memo import SPEC, Memo
 from verify.bounders.rows import Rows
-from verify.bounders.slopes import Ascent, Optimised, free_nodes, lines_at
+from verify.bounders.slopes import Ascent, Optimised, free_nodes, lines_at, slopes_of
 from verify.ops.registry import lookup
 from verify.problem import Problem
 from verify.values.budget import Budget
@@ -139,7 +139,7 @@ class Pair:
 
     def copies(self, source: str) -> int:
         """Tensors of the widest node's size that one optimised row needs: slopes, mostly."""
-        slopes = sum(n.size * lookup(n).free for n in free_nodes(self.search, source))
+        slopes = sum(slopes_of(node) for node in free_nodes(self.search, source))
         widest = max(node.size for node in self.search.graph.nodes)
         return 8 + 7 * slopes // widest
 

@@ -156,10 +156,8 @@ def climbed(
     """
     walk, _ = under(search, columns, parts)
     nodes = free_nodes(walk, walk.graph.output.name)
-    shape = {n.name: (len(parts), 1, *n.shape) for n in nodes}
     alpha = {
-        n.name: parts.alpha.get(n.name, initial_alpha(walk, n)).expand(-1, *shape[n.name]).clone()
-        for n in nodes
+        node.name: parts.alpha.get(node.name, initial_alpha(walk, node)).clone() for node in nodes
     }
     now = replace(parts, alpha=alpha)
     best = replace(now, value=torch.full_like(parts.value, -torch.inf))

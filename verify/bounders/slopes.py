@@ -85,7 +85,7 @@ class Ascent:
         nodes = free_nodes(walk, start)
         batch, row = form.const.shape
         alpha = {
-            node.name: initial_alpha(walk, node).expand(-1, -1, row, *node.shape).clone()
+            node.name: spread(initial_alpha(walk, node), row).clone()
             for node in nodes
         }
         for name, known in (initial or {}).items():
@@ -140,10 +140,23 @@ def free_nodes(walk: BackwardPass, start: str) -> list[Node]:
 
 
 def initial_alpha(walk: BackwardPass, node: Node) -> Tensor:
-    """The slopes of the smallest relaxation, shape (free, batch, 1, *node)."""
+    """The slopes of the smallest relaxation, shape (free, batch, 1, *node); of products
+    of matrices (free, batch, 1, *lead, m, n, k).
+    """
     rule = lookup(node).initial
     assert rule is not None
     return rule(node, *walk.inputs_of(node))
+
+
+def spread(alpha: Tensor, row: int) -> Tensor:
+    """Slopes of one row, (free, batch, 1, ...), for several."""
+    return alpha.expand(-1, -1, row, *alpha.shape[3:])
+
+
+def slopes_of(node: Node) -> int:
+    """How many slopes a row has at a node: one or two for each entry, or for each product."""
+    free = lookup(node).free
+    return free * node.size * (node.input_shapes[0][-1] if node.op == "MatMul" else 1)
 
 
 def lines_at(
