@@ -84,10 +84,7 @@ class Ascent:
         """
         nodes = free_nodes(walk, start)
         batch, row = form.const.shape
-        alpha = {
-            node.name: spread(initial_alpha(walk, node), row).clone()
-            for node in nodes
-        }
+        alpha = {node.name: spread(initial_alpha(walk, node), row).clone() for node in nodes}
         for name, known in (initial or {}).items():
             if name in alpha:
                 alpha[name] = torch.where(torch.isnan(known), alpha[name], known)

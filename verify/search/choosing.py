@@ -19,6 +19,8 @@ SOME_INPUTS = 32
 """Up to so many, halving boxes may win; it gets a share of the time."""
 SPLITTABLE = ("Relu", "TwoPiece")
 """Operators whose neurons activation splitting can decide."""
+MIXING = ("MatMul", "Mul", "Softmax")
+"""Nonlinear operators of several inputs each; their lines differ from part to part."""
 FLAT = ("Sign", "Floor", "Ceil", "ArgMax", "Trunc", "Level", "Equal", "Program")
 """Nonlinear operators that gain nothing from points: only their bounds are known, or jump."""
 MOST_PROGRAMMED = 300
@@ -108,13 +110,15 @@ def plan(graph: Graph, case: Case, rounding: Rounding = FLOAT32) -> list[Planned
             cut,
         ]
     else:
+        share = NEURON_SHARE if small or bent else 1.0
+        neuron_step = (neuron, share, f"{few}, too many to split: {count} neurons are")
         steps = [
-            (
-                neuron,
-                NEURON_SHARE if small or bent else 1.0,
-                f"{few}, too many to split: {count} neurons are",
+            *(
+                (cut, neuron_step)
+                # Signs say little where products and softmaxes lose as much as Relus do.
+                if any(node.op in MIXING for node in graph.nodes)
+                else (neuron_step, cut)
             ),
-            cut,
             (programs, 1.0, f"only {count} neurons: linear programs for what is left"),
             (boxes, 1.0, "what neurons left open: the box is split"),
         ]

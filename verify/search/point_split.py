@@ -159,7 +159,7 @@ class Tree:
             none,
             none.to(torch.float32),
             domains.value,
-            {},
+            {name: alpha[:, domains.clause] for name, alpha in self.root.slopes.items()},
         )
 
     def draw(self, count: int) -> Parts:

@@ -40,6 +40,7 @@ class Root:
         clauses: of the case, float64.
         margin: proved margin of each clause, (clause,).
         slack: how much more than 0 the search must find, for the proof to find more than 0.
+        slopes: of free nodes, of each clause's best row, (free, clause, 1, *node).
         domains: one per clause that is still open.
         closed: one per clause that is not.
     """
@@ -49,6 +50,7 @@ class Root:
     others: dict[str, Relaxation]
     clauses: Clauses
     margin: Tensor
+    slopes: dict[str, Tensor]
     slack: float
     domains: Domains
     closed: Domains
@@ -114,6 +116,7 @@ def root_of(
         others,
         clauses,
         margin,
+        {name: alpha[:, 0, best, None] for name, alpha in found.alpha.items()},
         max(0.0, 2 * float(taken)),
         domains.take((~closed).nonzero().flatten()),
         domains.take(closed.nonzero().flatten()),
