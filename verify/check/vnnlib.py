@@ -125,39 +125,53 @@ def read_property(text: str, inputs: int, outputs: int) -> list[Case]:
         raise Refusal(f"the property does not declare {inputs} inputs and {outputs} outputs")
     if np.prod([len(terms) for terms in choices], dtype=object) > MOST_TERMS:
         raise Refusal("the property multiplies out to too many terms")
-    joined: dict[tuple[Any, ...], Case] = {}
+    whole = Box([None] * inputs, [None] * inputs)
+    common = whole.cut(bounds, inputs)
+    joined: dict[frozenset[Any], Case] = {}
     for chosen in product(*choices):
-        rows = [*bounds, *(row for term in chosen for row in term)]
-        found = case_of(rows, inputs)
-        key = (*found.lower, *found.upper)
-        joined.setdefault(key, Case(found.lower, found.upper, [])).clauses.extend(found.clauses)
+        box = Box(list(whole.lower), list(whole.upper))
+        clause = common + box.cut([row for term in chosen for row in term], inputs)
+        joined.setdefault(box.beyond(whole), box.case()).clauses.append(clause)
     return list(joined.values())
 
 
-def case_of(rows: list[Row], inputs: int) -> Case:
-    """The box and the one clause of a conjunction."""
-    lower: list[Fraction | None] = [None] * inputs
-    upper: list[Fraction | None] = [None] * inputs
-    clause = []
-    for row in rows:
-        if not row.coefficients or min(row.coefficients) >= inputs:
-            clause.append(Row({n - inputs: v for n, v in row.coefficients.items()}, row.constant))
-            continue
-        if len(row.coefficients) > 1:
-            raise Refusal("a constraint ties several variables of which one is an input")
-        ((place, value),) = row.coefficients.items()
-        bound = -row.constant / value
-        if value > 0:
-            high = upper[place]
-            upper[place] = bound if high is None else min(high, bound)
-        else:
-            low = lower[place]
-            lower[place] = bound if low is None else max(low, bound)
-    low_known = [value for value in lower if value is not None]
-    high_known = [value for value in upper if value is not None]
-    if len(low_known) != inputs or len(high_known) != inputs:
-        raise Refusal("an input is not bounded on both sides")
-    return Case(low_known, high_known, [clause])
+@dataclass
+class Box:
+    """Bounds of the inputs as far as they are known."""
+
+    lower: list[Fraction | None]
+    upper: list[Fraction | None]
+
+    def cut(self, rows: list[Row], inputs: int) -> list[Row]:
+        """Take over the rows that bound inputs; returns those about outputs."""
+        clause = []
+        for row in rows:
+            if not row.coefficients or min(row.coefficients) >= inputs:
+                shifted = {n - inputs: v for n, v in row.coefficients.items()}
+                clause.append(Row(shifted, row.constant))
+                continue
+            if len(row.coefficients) > 1:
+                raise Refusal("a constraint ties several variables of which one is an input")
+            ((place, value),) = row.coefficients.items()
+            bound = -row.constant / value
+            ends, nearer = (self.upper, min) if value > 0 else (self.lower, max)
+            known = ends[place]
+            ends[place] = bound if known is None else nearer(known, bound)
+        return clause
+
+    def beyond(self, whole: "Box") -> frozenset[Any]:
+        """Where this box differs from another one, and how."""
+        ends = zip((*self.lower, *self.upper), (*whole.lower, *whole.upper), strict=True)
+        pairs = enumerate(ends)
+        return frozenset((i, own) for i, (own, other) in pairs if own is not other and own != other)
+
+    def case(self) -> Case:
+        """With no clause yet; refused unless all inputs are bounded."""
+        lower = [value for value in self.lower if value is not None]
+        upper = [value for value in self.upper if value is not None]
+        if len(lower) != len(self.lower) or len(upper) != len(self.upper):
+            raise Refusal("an input is not bounded on both sides")
+        return Case(lower, upper, [])
 
 
 def hull(values: list[Fraction], sign: int) -> Array:
@@ -166,20 +180,21 @@ def hull(values: list[Fraction], sign: int) -> Array:
     Whoever casts a decimal to float32 may land outside the decimal box by half a unit; that point
     is covered too.
     """
-    found = np.empty(len(values))
+    wide = np.empty(len(values))
     for i, value in enumerate(values):
         try:
-            wide = float(value)
+            near = float(value)
         except OverflowError:
             raise Refusal("a bound of an input is beyond float64") from None
-        if (Fraction(wide) - value) * sign < 0:
-            wide = float(np.nextafter(wide, sign * np.inf))
-        if abs(wide) > float(np.finfo(np.float32).max):
-            raise Refusal("a bound of an input is beyond float32")
-        near = np.float32(wide)
-        around = [np.nextafter(near, np.float32(s * np.inf)) for s in (-1, 1)]
-        singles = [float(single) for single in (near, *around) if np.isfinite(single)]
-        least = min(abs(Fraction(single) - value) for single in singles)
-        casts = [single for single in singles if abs(Fraction(single) - value) == least]
-        found[i] = min(wide, *casts) if sign < 0 else max(wide, *casts)
-    return found
+        inward = near > value if sign < 0 else near < value
+        wide[i] = np.nextafter(near, sign * np.inf) if inward else near
+    if (np.abs(wide) > float(np.finfo(np.float32).max)).any():
+        raise Refusal("a bound of an input is beyond float32")
+    single = wide.astype(np.float32)
+    casts = [single, *(np.nextafter(single, np.float32(side * np.inf)) for side in (-1, 1))]
+    exact = np.stack([cast.astype(np.float64) for cast in casts])
+    off = np.abs(exact - wide)
+    # All that may be nearest; where two are, within the rounding of `wide`, both count.
+    nearest = off <= off.min(axis=0) + 2.0**-50 * np.abs(wide)
+    outward: Array = np.where(nearest, sign * exact, -np.inf).max(axis=0)
+    return sign * np.maximum(outward, sign * wide)
