@@ -118,6 +118,7 @@ class BallCourse(Course):
         )
         self.check()
         if certified.late:
+            self.emit("late", {"what": method})
             return
         scores, found = certified.scores, certified.differences
         if self.tightest is not None:

@@ -15,7 +15,7 @@ export class Bars {
   }
 
   reset() {
-    this.clean = this.attacked = this.certified = null;
+    this.clean = this.attacked = this.certified = this.late = null;
   }
 
   scale(logits) {
@@ -58,7 +58,8 @@ export class Bars {
     const sum = this.certified;
     this.parts.caption.textContent = `Predictions by class: ${this.logits ? "logits" : "probabilities"}`;
     if (!sum) {
-      this.parts.note.textContent = "Certified intervals are on their way.";
+      this.parts.note.textContent = this.late ? `Nothing is certified of them: ${this.late} had not enough time.`
+        : "Certified intervals are on their way.";
       return;
     }
     const { length } = sum.possible;

@@ -35,7 +35,7 @@ function question() {
 /** Forget what was shown: it was about another question. */
 function forget() {
   running?.abort(); // at once: whatever still comes is about the former question
-  bars.attacked = bars.certified = null;
+  bars.attacked = bars.certified = bars.late = null;
   bars.draw();
   blank(at("change"), about.layout);
   blank(at("after"), about.layout);
@@ -102,6 +102,10 @@ const told = {
   },
   intervals(data) {
     bars.certified = data;
+    bars.draw();
+  },
+  late(data) {
+    bars.late = data.what;
     bars.draw();
   },
   verdict(data) {
