@@ -33,7 +33,7 @@ def intervals(found: list) -> list[dict]:
     return [data for name, data in found if name == "intervals"]
 
 
-@pytest.mark.parametrize(("norm", "size"), [("inf", 0.06), ("2", 0.3), ("1", 1.0)])
+@pytest.mark.parametrize(("norm", "size"), [("inf", 0.01), ("2", 0.05), ("1", 0.1)])
 def test_certified_intervals_hold_every_sampled_output(norm: str, size: float) -> None:
     """In the ball of each norm, of logits and probabilities; they only ever tighten."""
     subject, tools = explored(DENSE, norm)
@@ -49,6 +49,16 @@ def test_certified_intervals_hold_every_sampled_output(norm: str, size: float) -
     noise = torch.randn(400, 64, generator=generator, dtype=torch.float64)
     noise = noise.sign() if norm == "inf" else noise
     noise *= size / torch.linalg.vector_norm(noise, float(norm), 1)[:, None] * (1 - 1e-6)
+    # Where each logit rises and falls most: on so small a ball the tightest bounds are nearly met.
+    slopes = torch.autograd.functional.jacobian(
+        lambda z: run(subject.network.graph, z).flatten(), x
+    ).flatten(1)
+    steps = {"inf": slopes.sign(), "2": slopes}.get(norm)
+    if steps is None:
+        largest = slopes.abs().amax(dim=1, keepdim=True)
+        steps = torch.where(slopes.abs() == largest, slopes.sign(), 0.0)
+    steps = size * steps / torch.linalg.vector_norm(steps, float(norm), 1)[:, None] * (1 - 1e-6)
+    noise = torch.cat((steps, -steps, noise[20:]))
     points = (x + noise).clamp(0, 1).to(torch.float32)
     asked = subject.question(subject.asked.x[3:4], 0, size)
     assert bool(asked.take(torch.zeros(400, dtype=torch.int64)).holds(points).all())
@@ -83,7 +93,7 @@ def test_certified_intervals_hold_every_rotation() -> None:
     assert last(found, "verdict")["verdict"] == "verified"
 
 
-@pytest.mark.parametrize(("position", "size"), [(0, 0.05), (4, 0.1), (15, 0.02), (1, 0.09)])
+@pytest.mark.parametrize(("position", "size"), [(0, 0.05), (4, 0.1), (15, 0.02), (0, 0.09)])
 def test_verdicts_are_those_of_certify(position: int, size: float) -> None:
     """With the same attack, verified, falsified and unknown are the same."""
     subject, tools = explored(DENSE)
