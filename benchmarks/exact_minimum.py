@@ -19,13 +19,15 @@ Cell = list[Corner]
 """Corners of a convex polygon in order; or the two ends of an interval, or a point."""
 
 
-def least(net: Net, low: Single, high: Single, row: Sequence[int]) -> tuple[Fraction, Corner]:
+def least(
+    net: Net, low: Single, high: Single, row: Sequence[int | Fraction]
+) -> tuple[Fraction, Corner]:
     """The least row·output over the box, and an input that has it.
 
     Args:
         net: of affine steps and Relus.
         low, high: corners of the box, shape (inputs,); at most two entries may differ.
-        row: a whole number for each output.
+        row: a rational number for each output.
 
     Raises:
         ValueError: if more inputs vary, or the net has other steps.

@@ -13,6 +13,7 @@ from torch import Tensor
 from tests.contracts.executions import executions
 from tests.contracts.samples import SAMPLES, gemm, single, two_piece
 from verify.graph.ir import Node
+from verify.ops.affine import EXTRA_ROUNDINGS, by_parts
 from verify.ops.curve import DEVIATIONS
 from verify.ops.registry import REGISTRY, lookup, noise_of
 from verify.values.bounds import Bounds
@@ -119,6 +120,34 @@ def test_sums_that_depend_on_their_order_stay_within_the_noise(n: int) -> None:
     assert escape(node, x, REAL, 0) > 1
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_parts_of_sums_that_cancel_are_as_large_as_either_side(sign: float) -> None:
+    """2^24, ones and -2^24: the whole sum is small, and says nothing of what its parts lose."""
+    weight = torch.tensor([2.0**24, *[1.0] * 30, -(2.0**24)], dtype=torch.float64)[None]
+    size = weight.shape[1]
+    node = gemm(1, size)
+    node = Node("out", "Gemm", node.inputs, (1,), ((size,),),
+                {"weight": weight, "bias": torch.zeros(1).double()})  # fmt: skip
+    for turned in (weight, -weight):
+        node.tensors["weight"].copy_(turned)
+        x = torch.full((1, size), sign, dtype=torch.float64)
+        assert escape(node, x, PARTIAL_SUMS, 0) <= 1
+
+
+def test_parts_of_sums_pay_at_least_their_formula() -> None:
+    """gamma_{m+c}·P + (gamma_c + gamma_{m+c}^2)·v in rational arithmetic."""
+    u, c = Fraction(1, 2**24), EXTRA_ROUNDINGS
+
+    def exactly(k: int) -> Fraction:
+        return k * u / (1 - k * u)
+
+    for terms in (1, 30, 1000, 2**20):
+        given = [torch.tensor(v, dtype=torch.float64) for v in (3.0, 7.0, float(terms))]
+        exact = exactly(terms + c) * 3 + (exactly(c) + exactly(terms + c) ** 2) * 7
+        found = float(by_parts(*given, 2.0**-24))
+        assert exact <= Fraction(found) <= exact * (1 + Fraction(1, 10**9))
+
+
 def test_zeros_and_signs_are_worth_something() -> None:
     """1000 terms of which 100 are not 0, half of either sign: a twentieth of the noise, or so."""
     node = gemm(1, 1000)
@@ -144,7 +173,7 @@ def test_flushed_denormals_stay_within_the_noise(weight: float) -> None:
     assert escape(node, single(x), Rounding(smallest=0.0, largest=math.inf), 0) > 1
 
 
-@pytest.mark.parametrize(("weight", "x"), [(1e30, 1e30), (3e38, 2.0), (1.0, 3.4e38)])
+@pytest.mark.parametrize(("weight", "x"), [(1e30, 1e30), (3e38, 2.0), (1.0, 3.4e38), (-1e30, 1e10)])
 def test_a_sum_that_may_overflow_has_infinite_noise(weight: float, x: float) -> None:
     """Beyond float32 nothing is known of an execution, though float64 holds the value well."""
     tensors = {"weight": torch.tensor([[weight]]).double(), "bias": torch.zeros(1).double()}
