@@ -52,8 +52,8 @@ class Planned:
 
 
 def varying(case: Case) -> int:
-    """How many inputs are more than a point."""
-    return int((case.upper > case.lower).sum())
+    """How many inputs are more than a point in float32: decimals around one float are one."""
+    return int((case.upper.float() > case.lower.float()).sum())
 
 
 def neurons(graph: Graph) -> int:
