@@ -4,7 +4,7 @@ import { digits, num, svg, element } from "./words.js";
 
 const WIDE = 460;
 const TALL = 270;
-const EDGE = { left: 44, right: 70, top: 12, bottom: 26 };
+const EDGE = { left: 54, right: 76, top: 12, bottom: 26 };
 
 export class Bracket {
   constructor(parts, about) {

@@ -141,7 +141,7 @@ function doubts(clean, attacked) {
   const rows = [["input", clean], ["attacked", attacked]].filter(([, said]) => said?.doubt).map(([name, said]) => {
     const row = element("tr");
     row.append(element("th", name, { scope: "row" }));
-    for (const part of ["total", "aleatoric", "epistemic"]) row.append(element("td", said.doubt[part].toFixed(4)));
+    for (const part of ["total", "aleatoric", "epistemic"]) row.append(element("td", said.doubt[part].toFixed(3)));
     const votes = said.doubt.members.map((member) => member.indexOf(Math.max(...member)));
     const cell = element("td");
     const strip = element("div", null, { class: "votes", "aria-hidden": "true" });
