@@ -160,6 +160,8 @@ class Proofs:
         empty = np.zeros(len(chosen), dtype=bool)
         values = dict(values)
         for name in {self.columns.sources[column] for column in mine[:, 1].tolist()}:
+            if name not in values:
+                raise Refusal("a neuron is bounded under a split of one that comes after it")
             here = np.array([self.columns.sources[c] == name for c in mine[:, 1]], dtype=bool)
             lower = np.repeat(values[name].lower, len(chosen), axis=0)
             upper = np.repeat(values[name].upper, len(chosen), axis=0)
