@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 import verify
 from tests.cli.commands import DENSE, write_identity
 from tests.explore.subjects import answered, body, course_of, explored, last
+from tests.readers.onnx_models import model
 from verify.cli.explore import PageOptions
 from verify.cli.exploring import opened_session, subject_of, tools_of
 from verify.cli.falsifiers import AttackFalsifier
@@ -191,6 +193,28 @@ def test_uncertainty_of_input_and_attacked_input() -> None:
         assert len(doubt["members"]) == 2
         assert doubt["total"] == pytest.approx(doubt["aleatoric"] + doubt["epistemic"])
         assert sum(doubt["mean"]) == pytest.approx(1)
+
+
+def test_dropout_nodes_are_members_too(tmp_path: Path) -> None:
+    """Each pass is one; what is certified is the file as it runs, where nothing drops."""
+    nodes = [
+        onnx.helper.make_node("Gemm", ["x", "w"], ["h"]),
+        onnx.helper.make_node("Dropout", ["h", "rate"], ["y"]),
+    ]
+    arrays = {"w": np.eye(2, dtype=np.float32), "rate": np.array(0.5, dtype=np.float32)}
+    path = tmp_path / "d.onnx"
+    onnx.save(model(nodes, ["batch", 2], arrays), path)
+    np.savez(path.with_suffix(".npz"), x=np.array([[0.8, 0.2]], np.float32), y=np.array([0]))
+    session = opened_session(path, DataOptions())
+    page = PageOptions(passes=40)
+    subject, tools = subject_of(session, page), tools_of(path, session, page)
+    found = answered(subject, tools, size=0.29)
+    doubt = last(found, "clean")["doubt"]
+    # Each value is dropped or doubled, so there are four members at most.
+    assert len(doubt["members"]) == 40
+    assert len({tuple(member) for member in doubt["members"]}) == 4
+    assert doubt["epistemic"] > 0
+    assert last(found, "verdict")["verdict"] == "verified"
 
 
 def test_a_radius_known_by_formula(tmp_path: Path) -> None:
