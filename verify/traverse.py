@@ -6,7 +6,7 @@ node's noise, and a pulled-back row A pays |A|·noise at every node it passes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -108,6 +108,7 @@ def pull_back(
     record: dict[str, Tensor] | None = None,
     into_box: bool = False,
     added: Mapping[str, LinearForm] | None = None,
+    instead: Mapping[str, Callable[[LinearForm], LinearForm]] | None = None,
 ) -> LinearForm:
     """A linear form in the network's input that lower-bounds `form`, stated at node `start`.
 
@@ -124,6 +125,7 @@ def pull_back(
         record: if given, filled with the coefficients met at the output of each nonlinear node.
         added: forms to add on the way, by the node they are over, each an ancestor of `start` or
             `start` itself: multipliers of constraints on nodes, or rows of another node.
+        instead: what takes a dense row past a node with one input, in place of its own rule.
 
     Returns:
         Coefficients of shape (batch, row, *input), or a window over the input.
@@ -144,7 +146,10 @@ def pull_back(
             whole = pull_into_box(node, here)
             if whole is not None:
                 return whole
-        pieces = pull_back_window(node, here, lines.get(node.name))
+        if instead is not None and node.name in instead:
+            pieces: tuple[LinearForm, ...] = (instead[node.name](dense(here, node.shape)),)
+        else:
+            pieces = pull_back_window(node, here, lines.get(node.name))
         if noise is not None:
             pieces = charged(here, pieces, noise.get(node.name))
         for name, shape, piece in zip(node.inputs, node.input_shapes, pieces, strict=True):

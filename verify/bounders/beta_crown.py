@@ -57,6 +57,7 @@ class Climb:
         decay: factor on the rates per iteration.
         momentum, memory: Adam's beta1 and beta2.
         leave: share of the batch that must be proved before the rest goes on alone.
+        cutting: whether multipliers of cuts are moved too; without, a cut only rules out.
     """
 
     iterations: int = 10
@@ -67,6 +68,7 @@ class Climb:
     momentum: float = 0.6
     memory: float = 0.95
     leave: float = 0.2
+    cutting: bool = True
 
 
 @dataclass(eq=False)
@@ -112,8 +114,18 @@ class Climbed:
     chords: Chords
 
 
-def walk_of(frame: Frame, clauses: Clauses, domains: Domains, chords: Chords) -> Walk:
-    """The backward walk of each domain's weighted rows."""
+def walk_of(
+    frame: Frame, clauses: Clauses, domains: Domains, chords: Chords, cutting: bool = False
+) -> Walk:
+    """The backward walk of each domain's weighted rows.
+
+    Args:
+        frame: what the domains share.
+        clauses: of the case.
+        domains: settled.
+        chords: of the domains.
+        cutting: whether to see what cuts would bring whose multipliers are 0.
+    """
     weight = domains.weight[:, None]
     rows = torch.bmm(weight, clauses.coeff[domains.clause])
     const = torch.bmm(weight, clauses.const[domains.clause][:, :, None])[:, 0, 0]
@@ -129,7 +141,12 @@ def walk_of(frame: Frame, clauses: Clauses, domains: Domains, chords: Chords) ->
     start = start_of(frame, domains)
     shape = (len(domains), 1, *start.shape)
     rows = rows.view(shape) if start is output else rows.new_zeros(shape)
-    return Walk(frame, chords, domains.alpha, pushed, start.name, rows, const)
+    step, cuts = None, frame.cuts
+    if cuts is not None and start is output and (cutting or bool(domains.cut.any())):
+        count = domains.cut.shape[1]
+        step = domains.cut @ cuts.sign[:count]
+        const = const + domains.cut @ cuts.room[:count]
+    return Walk(frame, chords, domains.alpha, pushed, start.name, rows, const, step)
 
 
 def start_of(frame: Frame, domains: Domains) -> Node:
@@ -151,15 +168,18 @@ def climb(frame: Frame, clauses: Clauses, start: Domains, goal: float, how: Clim
         goal: bounds above it are enough.
         how: the settings.
     """
+    cuts = frame.cuts
+    if cuts is not None:
+        start = replace(start, cut=cuts.widened(start.cut))
     domains, chords = settled(frame, start)
     best = replace(domains, value=start.value.new_full((len(start),), -torch.inf))
     parts: list[tuple[Tensor, Climbed]] = []
     where = torch.arange(len(start))
-    states = {name: moments(getattr(domains, name)) for name in ("alpha", "beta", "weight")}
+    states = {name: moments(getattr(domains, name)) for name in ("alpha", "beta", "weight", "cut")}
     several = clauses.coeff.shape[1] > 1 or bool(start.push.any())
     blank = frame.columns
     for number in range(1, how.iterations + 1):
-        walk = walk_of(frame, clauses, domains, chords)
+        walk = walk_of(frame, clauses, domains, chords, how.cutting)
         better = walk.value > best.value
         best = keep(best, domains, walk.value, better)
         last = number == how.iterations
@@ -176,6 +196,10 @@ def climb(frame: Frame, clauses: Clauses, start: Domains, goal: float, how: Clim
             if several
             else replace(domains, alpha=parameters["alpha"], beta=parameters["beta"])
         )
+        if walk.step is not None:
+            domains = replace(
+                domains, cut=cut_step(walk, domains, states["cut"], how, number, reached)
+            )
         if float(done.sum()) >= how.leave * len(done):
             leaving, staying = done.nonzero().flatten(), (~done).nonzero().flatten()
             parts.append((where[leaving], taken(seen, leaving)))
@@ -194,6 +218,7 @@ def keep(best: Domains, now: Domains, value: Tensor, better: Tensor) -> Domains:
         alpha=torch.where(wide, now.alpha, best.alpha),
         beta=torch.where(wide, now.beta, best.beta),
         weight=torch.where(wide, now.weight, best.weight),
+        cut=torch.where(wide, now.cut, best.cut),
     )
 
 
@@ -204,6 +229,24 @@ def gathered(walk: Walk) -> Tensor:
         for layer in walk.frame.layers
     ]
     return torch.cat(parts, dim=1) if parts else torch.zeros_like(walk.alpha)
+
+
+def cut_step(
+    walk: Walk, domains: Domains, state: Moments, how: Climb, number: int, reached: Tensor
+) -> Tensor:
+    """Multipliers of cuts after one step of Adam."""
+    cuts = walk.frame.cuts
+    assert cuts is not None
+    signs = torch.cat([walk.seen[la.name][0] for la in walk.frame.layers], dim=1)
+    per_z = torch.cat([walk.seen[la.name][1] for la in walk.frame.layers], dim=1)
+    about = cuts.about(domains.clause)
+    gradient = torch.addcmul(signs, per_z, reached) @ cuts.sign.T + cuts.room
+    # A unit of a multiplier is worth what a neuron of the cut loses to its chord, in the mean.
+    loss = gathered(walk).abs() * walk.chords.offset
+    scale = loss @ cuts.sign.abs().T / cuts.literals.clamp(min=1)
+    moved = state.step(gradient * about, how, number) * scale
+    rate = how.decay ** (number - 1) * how.beta_rate
+    return torch.add(domains.cut, moved, alpha=rate).clamp_(min=0) * about
 
 
 def steps(
@@ -219,7 +262,10 @@ def steps(
 ) -> dict[str, Tensor]:
     """Slopes, multipliers and weights after one step of Adam."""
     decay = how.decay ** (number - 1)
-    slope = gathered(walk).clamp_(min=0).mul_(reached).mul_(walk.chords.open)
+    if walk.step is None:
+        slope = gathered(walk).clamp_(min=0).mul_(reached).mul_(walk.chords.open)
+    else:
+        slope = torch.cat([walk.lift[la.name] for la in walk.frame.layers], dim=1).mul_(reached)
     moved = states["alpha"].step(slope, how, number)
     alpha = torch.add(domains.alpha, moved, alpha=decay * how.alpha_rate).clamp_(0, 1)
     found = {"alpha": alpha, "beta": domains.beta, "weight": domains.weight}

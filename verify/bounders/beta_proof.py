@@ -7,17 +7,21 @@ is charged below, where the form passes the node that computes z.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from verify.bounders.backward import BackwardPass
 from verify.bounders.beta_crown import Clauses, start_of
+from verify.bounders.cuts import through_step
 from verify.bounders.domains import Domains, Frame, Layer, bounds_under
 from verify.ops.registry import lookup
 from verify.traverse import pull_back
 from verify.values.linear_form import LinearForm
 from verify.values.relaxation import Relaxation
-from verify.values.rounding import unit
+from verify.values.rounding import gamma, unit
 
 
 def prove(
@@ -54,8 +58,20 @@ def prove(
         zero = torch.zeros_like(form.const)
         shape = (len(domains), 1, *proof.graph.node(start).shape)
         form = LinearForm(form.coeff.new_zeros(shape), zero, zero)
+    instead: dict[str, Callable[[LinearForm], LinearForm]] = {}
+    if frame.cuts is not None and start == output.name and bool(domains.cut.any()):
+        form, instead = with_cuts(proof, frame, domains, form)
     sizes = {**proof.sizes, output.name: proof.bounds[output.name].magnitude()}
-    pulled = pull_back(proof.graph, start, form, lines, noise=proof.noise, sizes=sizes, added=added)
+    pulled = pull_back(
+        proof.graph,
+        start,
+        form,
+        lines,
+        noise=proof.noise,
+        sizes=sizes,
+        added=added,
+        instead=instead,
+    )
     return proof.region.minimise(pulled)[:, 0]
 
 
@@ -85,6 +101,37 @@ def multipliers(layer: Layer, domains: Domains) -> Tensor | None:
     target = (domains.target - layer.first).clamp(0, layer.last - layer.first - 1)
     wide.scatter_add_(1, target[:, None], aim[:, None])
     return layer.laid(wide).view(len(domains), *layer.shape)
+
+
+def with_cuts(
+    proof: BackwardPass, frame: Frame, domains: Domains, form: LinearForm
+) -> tuple[LinearForm, dict[str, Callable[[LinearForm], LinearForm]]]:
+    """The rows with the constants of the domains' cuts, and each relu's rule with its steps.
+
+    A cut is used for executions that meet its own clause only, in the frame whose bounds and splits
+    proved it. Its neurons' coefficients are sums of float32 numbers in float64; what that rounds is
+    charged with the constant, since no v is more than 1.
+    """
+    cuts = frame.cuts
+    assert cuts is not None
+    count = domains.cut.shape[1]
+    used = (domains.cut * cuts.about(domains.clause)[:, :count]).clamp(min=0).to(torch.float64)
+    step = used @ cuts.sign[:count].to(torch.float64)
+    room = used @ cuts.room[:count].to(torch.float64)
+    literals = cuts.literals[:count].to(torch.float64)
+    charge = 2 * gamma(count + 4, unit(torch.float64)) * (used @ (literals + 1))
+    assert form.error is not None
+    form = LinearForm(form.coeff, form.const + room[:, None], form.error + charge[:, None])
+    instead: dict[str, Callable[[LinearForm], LinearForm]] = {}
+    for layer in frame.layers:
+        instead[layer.name] = partial(
+            through_step,
+            step=layer.laid(layer.of(step)).view(len(domains), *layer.shape),
+            alpha=layer.laid(layer.of(domains.alpha.to(torch.float64))).view(-1, *layer.shape),
+            bounds=bounds_under(proof.bounds[layer.source], layer, domains),
+            node=proof.graph.node(layer.name),
+        )
+    return form, instead
 
 
 def weighted_rows(proof: BackwardPass, clauses: Clauses, domains: Domains) -> LinearForm:

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from verify.bounders.cuts import stepped
 from verify.bounders.domains import Domains, Frame, Layer
 from verify.bounders.slopes import along_lines
 from verify.ops.registry import lookup
@@ -72,6 +73,9 @@ class Walk:
         coeff: per layer, coefficients met at its output, (batch, columns of the layer).
         slope, offset: per layer, of the line each coefficient read, same shape.
         others: coefficients met at the outputs of other nonlinear nodes.
+        step: coefficients of the signs of the columns, (batch, columns), or None.
+        lift: per layer, d coefficient / d alpha where there is a step.
+        seen: per layer, d bound / d step, as a constant and per unit of z.
         value: lower bound, (batch,).
         point: where it is attained, (batch, *input).
     """
@@ -83,10 +87,13 @@ class Walk:
     start: str
     rows: Tensor
     const: Tensor
+    step: Tensor | None = None
     coeff: dict[str, Tensor] = field(default_factory=dict)
     slope: dict[str, Tensor] = field(default_factory=dict)
     offset: dict[str, Tensor] = field(default_factory=dict)
     others: dict[str, Tensor] = field(default_factory=dict)
+    lift: dict[str, Tensor] = field(default_factory=dict)
+    seen: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     value: Tensor = field(init=False)
     point: Tensor = field(init=False)
 
@@ -128,6 +135,8 @@ class Walk:
         """A relu: slope alpha where A > 0, the chord where A < 0."""
         flat = here.coeff.flatten(1)
         coeff = layer.pick(here.coeff)
+        if self.step is not None:
+            return self.bent(layer, here, coeff)
         negative = coeff < 0
         slope = torch.where(negative, layer.of(self.chords.slope), layer.of(self.alpha))
         offset = layer.of(self.chords.offset) * negative
@@ -138,6 +147,28 @@ class Walk:
         if layer.columns is not None:
             passed = (flat * layer.fixed).index_copy_(1, layer.columns, passed)
         return LinearForm(passed.view(here.coeff.shape), const)
+
+    def bent(self, layer: Layer, here: LinearForm, coeff: Tensor) -> LinearForm:
+        """A relu whose neurons' signs have coefficients too."""
+        assert self.step is not None
+        open_, own = layer.of(self.chords.open) > 0, layer.of(self.chords.slope)
+        step, alpha = layer.of(self.step), layer.of(self.alpha)
+        lower = torch.where(open_, self.frame.lower[layer.first : layer.last], -1.0)
+        upper = torch.where(open_, self.frame.upper[layer.first : layer.last], 1.0)
+        line = stepped(coeff, step, alpha, lower, upper)
+        self.coeff[layer.name] = coeff
+        self.slope[layer.name] = torch.where(open_ & line.bent, alpha, own)
+        self.offset[layer.name] = torch.where(line.bent, 0.0, layer.of(self.chords.offset))
+        self.lift[layer.name] = torch.where(open_, line.lift, 0.0)
+        self.seen[layer.name] = (
+            torch.where(open_, line.kept, own),
+            torch.where(open_, line.per_z, 0.0),
+        )
+        const = torch.where(open_, line.offset, step * own).sum(dim=1, keepdim=True)
+        passed = torch.where(open_, line.nu, coeff * own)
+        if layer.columns is not None:
+            passed = (here.coeff.flatten(1) * layer.fixed).index_copy_(1, layer.columns, passed)
+        return LinearForm(passed.view(here.coeff.shape), here.const + const)
 
     def forward(self) -> tuple[Tensor, Tensor | None]:
         """Pre-activations and output at the minimiser, along each domain's own lines.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from verify.bounders.backward import BackwardPass
+from verify.bounders.cuts import Cuts
 from verify.graph.ir import Graph, Node
 from verify.values.bounds import Bounds
 from verify.values.region import Box
@@ -76,6 +77,7 @@ class Frame:
         lower, upper: bounds of the columns' pre-activations, shape (columns,).
         lines: of the other nonlinear nodes, a batch of one.
         bias: of the affine step before each column; what scores of neurons need.
+        cuts: what closed domains of this frame say of the others, or None.
     """
 
     graph: Graph
@@ -85,6 +87,7 @@ class Frame:
     upper: Tensor
     lines: Mapping[str, Relaxation]
     bias: Tensor
+    cuts: Cuts | None = None
 
     @property
     def columns(self) -> int:
@@ -183,6 +186,7 @@ class Domains:
             none.
         push: its coefficient: what is bounded is push·z[target] + weight·rows. Then weights are
             free multipliers of "all rows are <= 0" and need not sum to 1. 0 for none.
+        cut: multipliers >= 0 of the frame's first cuts, (batch, cuts); those of later ones are 0.
     """
 
     clause: Tensor
@@ -197,6 +201,7 @@ class Domains:
     pulls: Tensor
     target: Tensor
     push: Tensor
+    cut: Tensor
 
     def __len__(self) -> int:
         return len(self.value)
@@ -236,17 +241,18 @@ class Domains:
             self.pulls,
             self.target,
             self.push,
+            self.cut,
         )
 
 
 def joined(parts: Sequence[Domains], blank: int) -> Domains:
     """Several batches as one; slots are filled up to the deepest."""
-    depth = max(part.slots.shape[1] for part in parts)
-    fill = {"slots": blank, "sign": 0, "beta": 0, "scale": 1}
+    fill = {"slots": blank, "sign": 0, "beta": 0, "scale": 1, "cut": 0}
 
     def column(name: str) -> Tensor:
         pieces = [getattr(part, name) for part in parts]
         if name in fill:
+            depth = max(piece.shape[1] for piece in pieces)
             pieces = [
                 torch.nn.functional.pad(p, (0, depth - p.shape[1]), value=fill[name])
                 for p in pieces

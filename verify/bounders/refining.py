@@ -125,7 +125,8 @@ def refine(
     tighter.bounds = dict(proof.bounds)
     for layer in frame.layers:
         tighter.bounds[layer.source] = bounds_under(proof.bounds[layer.source], layer, domain)
-    frame = reread(frame, tighter)
+    # Rows of neurons start anywhere, and a cut needs every neuron that it counts.
+    frame, domain = replace(reread(frame, tighter), cuts=None), replace(domain, cut=none_of(domain))
     for layer in frame.layers:
         near = nearer(layer, tighter.bounds[layer.source])
         for sign in (1.0, -1.0):
@@ -185,6 +186,11 @@ class Rebound:
         leaves = joined(parts, self.frame.columns)
         tree = torch.cat((deep.tree[some], rest))
         return Bounded(torch.where(better, deep.least, least), leaves, tree)
+
+
+def none_of(domain: Domains) -> Tensor:
+    """Multipliers of no cuts."""
+    return domain.beta.new_zeros(len(domain), 0)
 
 
 def reread(frame: Frame, proof: BackwardPass) -> Frame:
@@ -300,4 +306,5 @@ def moved(domains: Domains, old: Frame, new: Frame) -> Domains:
         picks=none.long(),
         pulls=none,
         target=torch.full_like(domains.target, new.columns),
+        cut=none,
     )

@@ -74,6 +74,7 @@ def spelled_out(root: Root, base: Root, leaf: Domains) -> Domains | None:
         scale=torch.ones_like(sign),
         alpha=alpha,
         target=torch.full_like(leaf.target, root.frame.columns),
+        cut=leaf.cut[:, :0],
     )
 
 

@@ -15,6 +15,7 @@ from verify.bounders.beta_proof import prove
 from verify.bounders.domains import Domains
 from verify.branchers.babsr import candidates
 from verify.branchers.filtered import Filtered
+from verify.search.cutting import signs_of
 from verify.search.root import Root
 
 
@@ -23,17 +24,19 @@ class Looked:
     """What became of a batch.
 
     Attributes:
-        found: the batch as it was climbed.
+        found: the batch as it was climbed; None if nothing was left to climb.
         closed: what is proved, and by how much, (closed,).
         margin: of those.
+        ruled: what some cut says nothing of its clause is in.
         open_: the rest, with neurons to split next.
         rows: where the rest was in the batch.
         short: how much less than the search's bound was proved, at most, where that kept one open.
     """
 
-    found: Climbed
+    found: Climbed | None
     closed: Domains
     margin: Tensor
+    ruled: Domains
     open_: Domains
     rows: Tensor
     short: float
@@ -58,11 +61,21 @@ class Looking:
     def split(self, parents: Domains) -> Looked:
         """Both children of every parent."""
         single = self.base.clauses.to(torch.float32)
-        return self(self.filtered(self.base.frame, single, parents, self.slack))
+        children = self.filtered(self.base.frame, single, parents, self.slack)
+        cuts = self.base.frame.cuts
+        if cuts is None:
+            return self(children)
+        out = cuts.kept_by(signs_of(self.base.frame, children), children.clause)
+        return self(children.take(~out), children.take(out))
 
-    def __call__(self, domains: Domains) -> Looked:
+    def __call__(self, domains: Domains, ruled: Domains | None = None) -> Looked:
         """Bound domains, prove what can be, and say what to split in the others."""
         base = self.base
+        if ruled is None:
+            ruled = domains.take(torch.arange(0))
+        if not len(domains):
+            none = torch.zeros(0, dtype=torch.float64)
+            return Looked(None, domains, none, ruled, domains, none.long(), 0.0)
         found = climb(base.frame, base.clauses.to(torch.float32), domains, self.slack, self.climb)
         value = found.domains.value
         left = ~(value > self.slack)
@@ -81,4 +94,5 @@ class Looking:
         picks, pulls = candidates(base.frame, found, max(3, self.filtered.tried))
         value = torch.maximum(value, domains.value.clamp(max=self.slack))
         kept = replace(found.domains, picks=picks, pulls=pulls, value=value)
-        return Looked(found, found.domains.take(good), margin, kept.take(keep), keep, short)
+        closed = found.domains.take(good)
+        return Looked(found, closed, margin, ruled, kept.take(keep), keep, short)

@@ -13,7 +13,7 @@ from verify.values.budget import Budget
 
 PATIENCE = 2.0
 """How long a base is searched before it may be divided, in units of the time its bounds took."""
-WORTH_WAITING = 4.0
+WORTH_WAITING = 6.0
 """A base whose search would end within so many units is not divided."""
 ROUNDS = (8, 16, 32)
 """Splits of the small trees over which the root's neurons are bounded, one pass after another."""
@@ -25,6 +25,8 @@ MOST_SWEEPING = 0.25
 """Of the time left, what bounding a base's neurons anew may take at a time."""
 DEEPENING_HELPS = 0.2
 """It is repeated if it closes at least this share of the gap."""
+STEEPEST = 60.0
+"""exp of it domains are more than any search bounds."""
 LONG_CLIMB = 20
 """Iterations for a base's own domains; those below begin from what their parents reached."""
 LONGER = (5, 25, 100)
@@ -46,6 +48,37 @@ def share_of(budget: Budget, part: float) -> float:
 def affordable(cost: float, budget: Budget) -> bool:
     """Whether deepening every neuron leaves most of the time, if the root took `cost` seconds."""
     return DEEPENING_COSTS * cost < MOST_DEEPENING * (budget.deadline - time.monotonic())
+
+
+def remaining(top: Tensor, waiting: Tensor, bounded: int) -> float:
+    """How much is left of a search, in units of what was done.
+
+    The tree below a domain is taken to grow exponentially with what its bound lacks, at the rate k
+    at which what was begun, less what waits, is what was done:
+
+        sum_top exp(k gap) - sum_waiting exp(k gap) = bounded.
+
+    The share of the space that is closed says less: the hardest part is worked on first, and while
+    it is, hardly any of the space is closed.
+
+    Args:
+        top: what the bounds of the first domains lacked, >= 0.
+        waiting: the same for those that wait.
+        bounded: domains bounded so far.
+    """
+    if not len(waiting):
+        return 0.0
+    start, rest = top.clamp(min=0).to(torch.float64), waiting.clamp(min=0).to(torch.float64)
+    scale = float(start.max())
+    if not scale > 0:
+        return float("inf")
+    start, rest = start / scale, rest / scale
+    low, high = 0.0, STEEPEST
+    for _ in range(40):
+        rate = (low + high) / 2
+        done = float(torch.exp(rate * start).sum() - torch.exp(rate * rest).sum())
+        low, high = (rate, high) if done < bounded else (low, rate)
+    return float(torch.exp(high * rest).sum()) / max(1, bounded)
 
 
 def splittable(base: Root, domains: Domains) -> Tensor:

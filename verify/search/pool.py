@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from verify.bounders.domains import Domains, joined
 
@@ -44,6 +45,10 @@ class Pool:
             parts.append(block)
             count -= len(block)
         return joined(parts, self.blank)
+
+    def values(self) -> Tensor:
+        """The bounds of all."""
+        return torch.cat([block.value for block in self.blocks])
 
     def least(self) -> float:
         """The least bound among all."""

@@ -43,6 +43,7 @@ class Root:
         slopes: of free nodes, of each clause's best row, (free, clause, 1, *node).
         domains: one per clause that is still open.
         closed: one per clause that is not.
+        conditional: whether bounds hold for executions only that meet the clause.
     """
 
     proof: BackwardPass
@@ -54,6 +55,7 @@ class Root:
     slack: float
     domains: Domains
     closed: Domains
+    conditional: bool = False
 
     @property
     def worth(self) -> Verdict:
@@ -178,6 +180,7 @@ def domains_of(
         pulls=none,
         target=torch.full((count,), frame.columns),
         push=torch.zeros(count),
+        cut=none,
     )
 
 
