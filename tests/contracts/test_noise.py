@@ -282,6 +282,17 @@ def test_executions_of_products_and_softmax_stay_within_their_noise(
     assert float((gap / charge[0]).max()) > 1e-3  # the charge is not beyond all measure
 
 
+@pytest.mark.parametrize(("first", "second"), [(1e-30, 1e-30), (1e-40, 1e30), (1e30, 1e-40)])
+@pytest.mark.parametrize("op", ["Mul", "MatMul"])
+def test_flushed_products_stay_within_their_noise(op: str, first: float, second: float) -> None:
+    """A factor that is no normal number may be 0 when executed, and so may the product."""
+    x, y = (torch.full((1, 3, 3), v, dtype=torch.float32).double() for v in (first, second))
+    node = Node("out", op, ("x", "y"), (3, 3), ((3, 3), (3, 3)))
+    charge = noise_of(node, FLOAT32, torch.float64, (Bounds(x, x), Bounds(y, y)))
+    assert charge is not None
+    assert bool((lookup(node).forward(node, x, y).abs() <= charge).all())
+
+
 @pytest.mark.parametrize("i", range(len(SAMPLES["TwoPiece"])))
 def test_executed_slopes_stay_within_their_noise(i: int) -> None:
     """One or two products of float32 numbers, as LeakyRelu and PRelu may be computed."""
