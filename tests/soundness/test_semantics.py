@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from verify.readers.onnx import read_onnx
 from verify.recipes import METHODS
 from verify.search.activation_split import ActivationSplit
 from verify.search.choosing import plan
+from verify.search.halving import Halving
 from verify.search.input_split import InputSplit
 from verify.search.milp import Milp
-from verify.search.outcome import Search
+from verify.search.outcome import Outcome, Search
 from verify.values.budget import Budget
 from verify.values.property import Case, Halfspaces
 from verify.values.result import Verdict
@@ -98,7 +100,7 @@ def test_a_radius_in_real_arithmetic_may_reach_a_counterexample(
     verify: Run,  # noqa: F811
 ) -> None:
     """It is no error then, as it would be otherwise; every figure that claims it says so."""
-    ask = ("radius", absorbing, "--timeout", "3")
+    ask = ("radius", absorbing)
     plain = verify(*ask, "--json", "-").record
     assert plain["results"][0]["radius_certified"] < 0.2
     assert plain["results"][0]["verdict"] in ("verified", "unknown")
@@ -109,13 +111,13 @@ def test_a_radius_in_real_arithmetic_may_reach_a_counterexample(
     page = absorbing.with_suffix(".html")
     assert verify("report", absorbing.with_suffix(".json"), "--output", page).code == 0
     assert "net.json (real arithmetic)" in page.read_text()
-    curves = verify("compare", absorbing, "--timeout", "3", "--semantics", "real").out
+    curves = verify("compare", absorbing, "--semantics", "real").out
     assert "certified (real arithmetic)" in curves
 
 
 def test_complete_search_says_what_it_proved(absorbing: Path, verify: Run) -> None:  # noqa: F811
     """`radius --exact` and `certify --complete` too."""
-    more = ("--semantics", "real", "--timeout", "3", "--json", "-")
+    more = ("--semantics", "real", "--timeout", "60", "--json", "-")
     exact = verify("radius", absorbing, "--exact", *more).record
     (row,) = exact["results"]
     assert row["verdict"] == "verified (real arithmetic)"
@@ -172,16 +174,32 @@ def test_each_search_charges_what_it_was_told(
 ) -> None:
     """The same case is proved in real arithmetic, under a verdict of its own, and not beyond."""
     graph, case = absorbing_case(absorbing)
-    for rounding, verdict in ((REAL, Verdict.VERIFIED_REAL), (FLOAT32, Verdict.UNKNOWN)):
+    for rounding, verdict, most in (
+        (REAL, Verdict.VERIFIED_REAL, 60.0),
+        (FLOAT32, Verdict.UNKNOWN, 1.0),
+    ):
         search: Search = kind(rounding=rounding)
-        assert search(graph, case, None, Budget().within(1.0)).verdict is verdict
+        assert search(graph, case, None, Budget().within(most)).verdict is verdict
+
+
+def test_halves_that_bounds_alone_close_are_named_too(absorbing: Path) -> None:
+    """No search inside has said anything then."""
+    graph, case = absorbing_case(absorbing)
+
+    def silent(*_: object) -> Outcome:
+        return Outcome(Verdict.UNKNOWN, "silent")
+
+    for rounding, verdict in ((REAL, Verdict.VERIFIED_REAL), (FLOAT32, Verdict.VERIFIED)):
+        near = replace(case, upper=case.upper * (1.0 if rounding == REAL else 2.0**-8))
+        search = Halving(inner=silent, rounding=rounding)
+        assert search(graph, near, None, Budget().within(60.0)).verdict is verdict
 
 
 def test_a_plan_hands_on_the_rounding(absorbing: Path) -> None:
     """No step of it falls back to its default."""
     graph, case = absorbing_case(absorbing)
     for step in plan(graph, case, REAL):
-        done = step.search(graph, case, None, Budget().within(5.0))
+        done = step.search(graph, case, None, Budget().within(60.0))
         assert done.verdict is Verdict.VERIFIED_REAL
     assert proof_by(FLOAT32) is Verdict.VERIFIED
     assert (

@@ -22,6 +22,7 @@ from verify.values.budget import Budget, OutOfTime
 from verify.values.property import Case
 from verify.values.result import Verdict
 from verify.values.rounding import FLOAT32, Rounding
+from verify.values.semantics import proof_by
 
 FIRST_SECONDS = 20.0
 """At most, for the inner search on the whole box."""
@@ -55,7 +56,7 @@ class Halving:
         inner = self.inner or ActivationSplit(rounding=self.rounding)
         waiting = opened([case])
         least, domains = math.inf, 0
-        method, verdict = "halving", Verdict.VERIFIED
+        method, verdict = "halving", proof_by(self.rounding)
 
         def unknown(reason: str) -> Outcome:
             bound = min([least, *(entry.bound for entry in waiting)])
@@ -73,7 +74,9 @@ class Halving:
                     return replace(found, method=method, domains=domains)
                 waiting.pop()
                 if found.verdict.proved:
-                    least, verdict = min(least, found.bound), found.verdict
+                    least = min(least, found.bound)
+                    # What holds in real arithmetic only somewhere holds no further as a whole.
+                    verdict = verdict if found.verdict is Verdict.VERIFIED else found.verdict
                     continue
                 budget.check()
                 halves = self.halves(graph, entry, budget)
