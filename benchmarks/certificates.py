@@ -27,13 +27,14 @@ from verify.certificates.diary import Diary
 from verify.certificates.properties import certify_property
 from verify.certificates.proving import NoCertificate
 from verify.check.__main__ import check
-from verify.cli.refuting import refuters
 from verify.readers.vnnlib import StatedProperty, read_vnnlib
 from verify.search.complete import Decision
 from verify.values.budget import Budget
 
 
-def seconds(command: list[str], limit: float) -> tuple[float, float, subprocess.CompletedProcess]:
+def seconds(
+    command: list[str], limit: float
+) -> tuple[float, float, subprocess.CompletedProcess[str]]:
     """Wall-clock and processor seconds of a process, and what it said."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.monotonic()
@@ -83,9 +84,7 @@ def inside(folder: Path, row: dict[str, str], timeout: float) -> dict[str, objec
         start = time.process_time()
         network, stated = load(model), read_vnnlib(spec)
         diary = Diary(network.graph) if kept else None
-        decision = prove_property(
-            network, stated, refuters=refuters(0), timeout=timeout, diary=diary
-        )
+        decision = prove_property(network, stated, timeout=timeout, diary=diary)
         found["recorded_find_cpu_s" if kept else "find_cpu_s"] = time.process_time() - start
         return decision, diary, stated, network
 
@@ -105,7 +104,7 @@ def inside(folder: Path, row: dict[str, str], timeout: float) -> dict[str, objec
     return found | {"check_cpu_s": time.process_time() - start}
 
 
-def summary(rows: list[dict]) -> str:
+def summary(rows: list[dict[str, object]]) -> str:
     """One line a figure."""
     unsat = [row for row in rows if row["answer"] == "unsat"]
     checked = [row for row in unsat if row.get("accepted")]
