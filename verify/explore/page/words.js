@@ -61,7 +61,7 @@ export function sentence(verdict, held, about, threat) {
   if (verdict.verdict === "falsified") {
     if (verdict.method === "clean") return `The model takes the input itself for another class than ${held}.`;
     const what = threat === "angle" ? `a rotation by at most ${num(verdict.size)}°` : where.replace("every change", "a change");
-    return `Found by ${verdict.method} and replayed in ONNX Runtime: ${what} makes it another class than ${held}.`;
+    return `Found${verdict.method && ` by ${verdict.method}`} and replayed in ONNX Runtime: ${what} makes it another class than ${held}.`;
   }
   // What is tried by options of the command line is no help on the page.
   const [why] = verdict.reason.split(";");
