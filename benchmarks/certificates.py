@@ -114,7 +114,8 @@ def summary(rows: list[dict[str, object]]) -> str:
     ]
     if checked:
         for what in checked[0]:
-            values = [row[what] for row in checked if type(row.get(what)) in (int, float)]
+            found = (row.get(what) for row in checked)
+            values = [float(v) for v in found if isinstance(v, (int, float)) and v is not True]
             if not values:
                 continue
             lines.append(
