@@ -32,7 +32,7 @@ POINT_SHARE = 0.9
 PROGRAM_SHARE = 0.7
 """Of the time that is left, for linear programs: with so few inputs each takes a millisecond, and
 clipping closes most of the tree."""
-GLANCE_SHARE = 0.15
+GLANCE_SHARE = 0.05
 """Of the time that is left, for boxes where they are quick or not the way."""
 FIRST_SHARE = 0.3
 """Of the time that is left, for a search that only may win."""
