@@ -147,7 +147,10 @@ def pull_back(
             if whole is not None:
                 return whole
         if instead is not None and node.name in instead:
-            pieces: tuple[LinearForm, ...] = (instead[node.name](dense(here, node.shape)),)
+            taken = instead[node.name](dense(here, node.shape))
+            pieces: tuple[LinearForm, ...] = (taken,)
+            # What the rule charges itself: operators leave all charging to `charged`.
+            here = LinearForm(here.coeff, here.const, taken.error, here.window)
         else:
             pieces = pull_back_window(node, here, lines.get(node.name))
         if noise is not None:

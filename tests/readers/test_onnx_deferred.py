@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ import torch
 
 from tests.readers.onnx_models import chain, integers, read_back, reference
 from verify.bounders.interval import Interval
+from verify.errors import UnsupportedOperator
 from verify.graph.ir import Graph
 from verify.readers.onnx_deferred import Steps
 from verify.search.rooting import Open, opened
@@ -129,5 +131,82 @@ def test_an_input_that_is_read_otherwise_too_is_not_divided(tmp_path: Path) -> N
 
 def test_a_program_that_fails_proves_nothing() -> None:
     """A result of another shape is NaN, and its bounds are open."""
-    steps = Steps((), (("k", ()),), {}, "k", shape=(3,))
+    steps = Steps((), (("k", (), 7),), {}, "k", shape=(3,))
     assert bool(torch.isnan(steps(2)).all())
+
+
+HALVED: dict[str, Any] = {"two": np.int64(2), "place": np.int64(1)}
+CHOSEN = ("Gather", ["x", "place"], "chosen")
+WHOLE: dict[str, object] = {"to": 7}
+
+
+@pytest.mark.parametrize("place", [-7.0, -3.9, -1.0, -0.5, 0.0, 1.0, 3.0, 7.5])
+def test_quotients_of_whole_numbers_are_cut(place: float, tmp_path: Path) -> None:
+    """-7 / 2 is -3, not -3.5: what a real quotient proves, an execution may break."""
+    proto = chain(
+        (2,), CHOSEN, ("Cast", ["chosen"], "k", WHOLE),
+        ("Div", ["k", "two"], "half"), ("Cast", ["half"], "f", {"to": 1}),
+        ("Add", ["f", "x"], "y"), **HALVED,
+    )  # fmt: skip
+    read = read_back(proto, tmp_path)
+    x = torch.tensor([[0.25, place]])
+    np.testing.assert_array_equal(run(read.graph, x).numpy(), reference(read, x))
+
+
+def test_int32_wraps_around_as_in_the_runtime(tmp_path: Path) -> None:
+    """100,000 squared is beyond 31 bits."""
+    proto = chain(
+        (2,), CHOSEN, ("Cast", ["chosen"], "k", {"to": 6}), ("Mul", ["k", "k"], "square"),
+        ("Cast", ["square"], "f", {"to": 1}), ("Add", ["f", "x"], "y"), place=np.int64(1),
+    )  # fmt: skip
+    read = read_back(proto, tmp_path)
+    x = torch.tensor([[0.0, 1e5]])
+    assert float(run(read.graph, x)[0, 0]) < 1e10 == 1e5 * 1e5
+    found = run(read.graph, x).numpy().astype(np.float32)
+    np.testing.assert_array_equal(found, reference(read, x))
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "kind"),
+    [
+        ("Div", ["k", "two"], 7),
+        ("Div", ["k", "k"], 7),
+        ("Mul", ["k", "k"], 7),
+        ("Add", ["k", "k"], 6),
+    ],
+)
+def test_whole_tensors_are_not_computed_with_in_decimals(
+    op: str, inputs: list[str], kind: int, tmp_path: Path
+) -> None:
+    """Of more than one entry there are no steps to keep: refused."""
+    proto = chain(
+        (2,), ("Cast", ["x"], "k", {"to": kind}), (op, inputs, "h"),
+        ("Cast", ["h"], "y", {"to": 1}), two=np.int64(2),
+    )  # fmt: skip
+    with pytest.raises(UnsupportedOperator, match="whole numbers|int32 numbers"):
+        read_back(proto, tmp_path)
+
+
+def test_sums_of_whole_tensors_are_read(tmp_path: Path) -> None:
+    """In 64 bits they are exact."""
+    proto = chain(
+        (2,), ("Cast", ["x"], "k", {"to": 7}), ("Sub", ["k", "two"], "h"),
+        ("Cast", ["h"], "f", {"to": 1}), ("Div", ["f", "three"], "y"), two=np.int64(2),
+        three=np.float32(4),
+    )  # fmt: skip
+    read = read_back(proto, tmp_path)
+    x = torch.tensor([[-1.5, 4.25]])
+    np.testing.assert_array_equal(run(read.graph, x).numpy(), reference(read, x))
+
+
+def test_a_whole_number_that_is_the_output_tells_all_its_values_apart(tmp_path: Path) -> None:
+    """No program reads it, but the caller does: six parts, not one."""
+    graph = read_back(
+        chain((2,), CHOSEN, ("Cast", ["chosen"], "y", WHOLE), **HALVED), tmp_path
+    ).graph
+    assert graph.output.op == "Trunc"
+    lower, upper = torch.zeros(2, dtype=torch.float64), torch.full((2,), 5.0).double()
+    none = Halfspaces(torch.zeros(0, 2).double(), torch.zeros(0).double(), torch.zeros(0).bool())
+    row = Halfspaces(torch.tensor([[-1.0]]).double(), torch.ones(1).double(), torch.zeros(1).bool())
+    parts = in_whole_parts(graph, opened([Case(lower, upper, none, (row,))]))
+    assert sorted(float(part.case.lower[1]) for part in parts) == [0, 1, 2, 3, 4, 5]

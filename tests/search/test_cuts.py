@@ -21,8 +21,9 @@ from verify.graph.ir import Graph
 from verify.search.activation_split import ActivationSplit
 from verify.search.cutting import Cutting, grown
 from verify.search.root import Root
-from verify.traverse import evaluate, run
+from verify.traverse import evaluate, pull_back, run
 from verify.values.budget import Budget
+from verify.values.linear_form import LinearForm
 from verify.values.result import Verdict
 
 
@@ -82,6 +83,26 @@ def test_bounds_hold_wherever_the_cuts_do(kind: str, seed: int) -> None:
     assert bool(torch.isfinite(margin).all())
     plain = replace(domains, cut=domains.cut[:, :0])
     assert not torch.equal(margin, prove(root.proof, root.frame, root.clauses, plain, root.others))
+
+
+def test_what_lines_under_cuts_round_is_charged() -> None:
+    """The rule that takes a row past a relu charges itself; the walk keeps that."""
+    graph = dense_net(1, (3, 4, 2))
+    relu = next(node for node in graph.nodes if node.op == "Relu")
+
+    def rule(form: LinearForm) -> LinearForm:
+        assert form.error is not None
+        return LinearForm(form.coeff, form.const, form.error + 0.5)
+
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    start = LinearForm(torch.ones(1, 1, 2, dtype=torch.float64), zero, zero)
+    noise = {node.name: torch.zeros(1, *node.shape).double() for node in graph.nodes}
+    sizes = {node.name: torch.ones(1, *node.shape).double() for node in graph.nodes}
+    pulled = pull_back(
+        graph, graph.output.name, start, {}, noise=noise, sizes=sizes, instead={relu.name: rule}
+    )
+    assert pulled.error is not None
+    assert 0.5 <= float(pulled.error) < 0.5 + 1e-12
 
 
 def test_a_wrong_cut_is_caught() -> None:

@@ -31,6 +31,7 @@ from verify.readers import (  # noqa: F401  (each fills the table of operators)
     onnx_shapes,
     onnx_smooth,
 )
+from verify.readers.onnx_deferred import Deferred
 from verify.readers.onnx_file import ModelFile, array_of, read_model_file, refuse_nonfinite
 from verify.readers.onnx_importer import (
     MAX_ENTRIES,
@@ -141,9 +142,11 @@ def read_model(file: ModelFile) -> OnnxModel:
     importer.values.update(arrays)
     for index, entry in enumerate(proto.graph.node):
         importer.read(wrap(entry, opset, index))
-    result = importer.values.get(output)
+    result: object = importer.values.get(output)
     if not isinstance(result, Variable):
         what = "does not depend on the input" if result is not None else "is produced by no node"
+        if isinstance(result, Deferred):
+            what = "is computed from whole numbers alone, which is not supported"
         raise ModelError(f"{path}: the output {output!r} {what}. Export the model again.")
     return OnnxModel(
         graph=simplify(importer.builder.build(result.name, result.tail)),

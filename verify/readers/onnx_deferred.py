@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,14 +19,15 @@ from torch import Tensor
 
 from verify.errors import UnsupportedOperator, VerifyError
 from verify.readers.onnx_node import OnnxNode
+from verify.readers.onnx_whole import INT32, INT64, read_typed
 
 if TYPE_CHECKING:
     from verify.readers.onnx_importer import Importer, Value, Variable
 
     Reader = Callable[[Importer, OnnxNode], list[Value]]
 
-WHOLE = (6, 7)
-"""Element types int32 and int64."""
+WHOLE: dict[int, type[np.signedinteger[Any]]] = {INT32: np.int32, INT64: np.int64}
+"""By the element types of ONNX: sums and products of the narrower ones wrap around earlier."""
 REMEMBERED = 256
 """Results that a program keeps."""
 
@@ -49,7 +50,7 @@ class Steps:
 
     Attributes:
         nodes: in order.
-        sources: names of the whole numbers, and their shapes in the file.
+        sources: names of the whole numbers, their shapes and element types in the file.
         constants: that the nodes read.
         name: of the result.
         batch: whether the leading 1 of the result is left out.
@@ -58,7 +59,7 @@ class Steps:
     """
 
     nodes: tuple[OnnxNode, ...]
-    sources: tuple[tuple[str, tuple[int, ...]], ...]
+    sources: tuple[tuple[str, tuple[int, ...], int], ...]
     constants: dict[str, np.ndarray]
     name: str
     batch: bool = False
@@ -72,8 +73,8 @@ class Steps:
         run = Importer("input", (1, 1), free_batch=False)
         run.may_be_empty = True
         run.values.update(self.constants)
-        for (name, shape), number in zip(self.sources, whole, strict=True):
-            run.values[name] = np.full(shape, number, dtype=np.int64)
+        for (name, shape, kind), number in zip(self.sources, whole, strict=True):
+            run.values[name] = np.full(shape, number, dtype=WHOLE[kind])
         for node in self.nodes:
             run.read(node)
         found = run.values[self.name]
@@ -106,10 +107,12 @@ class Counted:
 
     Attributes:
         sources: scalars that were cut to whole numbers, as nodes of the graph.
+        whole: element types of all nodes that hold whole numbers.
         steps: which node of the file computes each further tensor.
     """
 
     sources: dict[str, Variable] = field(default_factory=dict)
+    whole: dict[str, int] = field(default_factory=dict)
     steps: dict[str, OnnxNode] = field(default_factory=dict)
 
     def holds(self, name: str) -> bool:
@@ -121,7 +124,7 @@ def read_counted(importer: Importer, node: OnnxNode, reader: Reader) -> list[Val
     """What a reader makes of a node, or steps where whole numbers stand where constants should."""
     counted, names = importer.counted, [name for name in node.inputs if name]
     if not any(counted.holds(name) for name in names):
-        found = reader(importer, node)
+        found = read_typed(importer, node, reader)
         is_cut = node.op == "Cast" and node.integer("to", 0) in WHOLE
         if is_cut and not isinstance(found[0], np.ndarray) and np.prod(found[0].shape) == 1:
             counted.sources[node.outputs[0]] = found[0]
@@ -131,11 +134,11 @@ def read_counted(importer: Importer, node: OnnxNode, reader: Reader) -> list[Val
     if not alone:
         for name in deferred:
             importer.values[name] = stood(importer, node, name)
-        return reader(importer, node)
+        return read_typed(importer, node, reader)
     counted.steps.update((name, node) for name in node.outputs if name)
     if not deferred:
         try:
-            return reader(importer, node)
+            return read_typed(importer, node, reader)
         except UnsupportedOperator:
             pass
     return [Deferred(name) for name in node.outputs]  # type: ignore[misc]
@@ -155,7 +158,7 @@ def stood(importer: Importer, node: OnnxNode, name: str) -> Variable:
 
     batch = leads_with_batch(shape)
     fixed = Steps(steps.nodes, steps.sources, steps.constants, name, batch, shape)
-    sources = tuple(importer.counted.sources[source] for source, _ in steps.sources)
+    sources = tuple(importer.counted.sources[source] for source, *_ in steps.sources)
     whole = tuple(
         importer.viewed(node, source, (1,), batch=False, step=f"whole{i}/{name}")
         for i, source in enumerate(sources)
@@ -166,13 +169,14 @@ def stood(importer: Importer, node: OnnxNode, name: str) -> Variable:
 def steps_to(importer: Importer, name: str) -> Steps:
     """The nodes that a deferred tensor needs, from whole numbers on."""
     counted = importer.counted
-    wanted, nodes, sources = [name], {}, {}
+    wanted, nodes = [name], {}
+    sources: dict[str, tuple[tuple[int, ...], int]] = {}
     constants: dict[str, np.ndarray] = {}
     while wanted:
         each = wanted.pop()
         value = importer.values.get(each)
         if each in counted.sources:
-            sources[each] = counted.sources[each].shape
+            sources[each] = counted.sources[each].shape, counted.whole[each]
         elif isinstance(value, np.ndarray):
             constants[each] = value
         elif each not in nodes:
@@ -182,4 +186,5 @@ def steps_to(importer: Importer, name: str) -> Steps:
     order = list(dict.fromkeys(id(node) for node in counted.steps.values()))
     chosen = {id(node): node for node in nodes.values()}
     ordered = tuple(chosen[i] for i in order if i in chosen)
-    return Steps(ordered, tuple(sources.items()), constants, name)
+    whole = tuple((source, *known) for source, known in sources.items())
+    return Steps(ordered, whole, constants, name)

@@ -81,7 +81,8 @@ def whole_entries(graph: Graph) -> dict[int, set[str]]:
             return {}
         index = node.tensors["index"].tolist()
         readers = list(behind(graph, node.name))
-        if len(index) == 1 and readers and all(reader.op == "Trunc" for reader in readers):
+        alone = len(index) == 1 and not is_output(graph, node.name)
+        if alone and readers and all(reader.op == "Trunc" for reader in readers):
             cut.setdefault(index[0], set()).update(reader.name for reader in readers)
         else:
             plain.update(index)
@@ -98,17 +99,28 @@ def behind(graph: Graph, name: str) -> Iterable[Node]:
                 yield node
 
 
+def is_output(graph: Graph, name: str) -> bool:
+    """Whether a node, itself or reshaped, is what the network answers."""
+    if name == graph.output.name:
+        return True
+    views = (node for node in graph.nodes if node.op == "Reshape" and name in node.inputs)
+    return any(is_output(graph, node.name) for node in views)
+
+
 def chosen_programs(
     graph: Graph, entries: dict[int, set[str]], varying: list[int]
 ) -> list[tuple[Node, list[int]]] | None:
     """The programs that the varying inputs feed, with the entry behind each of their inputs.
 
-    None where something else reads such an input, too, or a program reads something else.
+    None where something else reads such an input, too, be it the caller, or a program reads
+    something else.
     """
     owner = {name: index for index, names in entries.items() for name in names}
     found: dict[str, tuple[Node, list[int]]] = {}
     for index in varying:
         for name in entries[index]:
+            if is_output(graph, name):
+                return None
             for reader in behind(graph, name):
                 sources = [source_of(graph, i) for i in reader.inputs]
                 if reader.op != "Program" or any(s not in owner for s in sources):
