@@ -50,7 +50,13 @@ def prove(
         pushed = multipliers(layer, domains)
         if pushed is not None:
             zero = pushed.new_zeros(len(domains), 1)
-            added[layer.source] = LinearForm(pushed[:, None], zero, zero)
+            error = zero
+            if bool(((domains.slots == domains.target[:, None]) & (domains.sign != 0)).any()):
+                # A target that is split, too: its coefficient is a sum of two, rounded once.
+                size = proof.bounds[layer.source].magnitude().flatten(1)
+                error = (pushed.flatten(1).abs() * size).sum(dim=1, keepdim=True)
+                error = error * (4 * unit(torch.float64))
+            added[layer.source] = LinearForm(pushed[:, None], zero, error)
     output = proof.graph.output
     start = start_of(frame, domains).name
     form = weighted_rows(proof, clauses, domains)
@@ -95,8 +101,8 @@ def multipliers(layer: Layer, domains: Domains) -> Tensor | None:
         return None
     wide = push.new_zeros(len(domains), layer.last - layer.first)
     column = (domains.slots - layer.first).clamp(0, layer.last - layer.first - 1)
-    # Slots of other layers add an exact 0; a neuron is split once and a target is never split, so
-    # no sum is rounded.
+    # Slots of other layers add an exact 0 and a neuron is split once: only a target that is split
+    # as well, in a tree below it, has a sum that is rounded, for which `prove` pays.
     wide.scatter_add_(1, column, push)
     target = (domains.target - layer.first).clamp(0, layer.last - layer.first - 1)
     wide.scatter_add_(1, target[:, None], aim[:, None])
