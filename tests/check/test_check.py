@@ -336,3 +336,32 @@ def test_the_command_line_says_what_came_of_it(
     assert main([*paths[:2], str(tmp_path / "missing")]) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert main(paths[:2]) == 2
+
+
+RELU_NAMED = [onnx.helper.make_node("Mul", ["x", "m"], ["l relu"])]
+RELU_NAMED += [onnx.helper.make_node("LeakyRelu", ["x"], ["l"])]
+RELU_NAMED += [onnx.helper.make_node("Identity", ["l relu"], ["y"])]
+AGAIN = onnx.helper.make_node(
+    "Constant", [], ["m"], value=onnx.numpy_helper.from_array(np.float32([[-1]]))
+)
+PRODUCT = onnx.helper.make_node("Mul", ["x", "m"], ["y"])
+TRAINED = onnx.helper.make_node("Dropout", ["x", "r", "t"], ["y"])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message", "opset"),
+    [
+        (RELU_NAMED, "given twice", 17),
+        ([PRODUCT, AGAIN], "given before", 17),
+        ([TRAINED], "training mode", 17),
+        ([PRODUCT], "older than 7", 6),
+    ],
+)
+def test_a_model_that_runtimes_read_otherwise_is_refused(
+    nodes: list[onnx.NodeProto], message: str, opset: int
+) -> None:
+    """A file's name for what a rule calls its own; a constant given anew; a random output."""
+    constants = {"m": np.float32([[-1]]), "r": np.float32(0.5), "t": np.array(True)}
+    data = model(nodes, [1, 1], constants, opset=opset).SerializeToString()
+    with pytest.raises(Refusal, match=message):
+        read_network(read_model(data))

@@ -178,7 +178,9 @@ class Pass:
             if interval and not isinstance(step, Affine) and not pending:
                 best = np.maximum(best, self.over_box(name, here, const, error))
             if isinstance(step, Affine):
-                error = error + weighed(here, self.noise[name])
+                # The sum over all entries of the bias may be longer than any that the noise pays.
+                summed = gamma(here.shape[2] + FUSED, UNIT) * np.abs(step.bias)
+                error = error + weighed(here, self.noise[name] + summed)
                 const = const + here @ step.bias
                 flat = here.reshape(-1, here.shape[2])
                 moved = {s: m.adjoint(flat).reshape(*here.shape[:2], -1) for s, m in step.parts}

@@ -11,9 +11,14 @@ from verify.check.onnx_bytes import Model, Operation
 from verify.check.reading import Reading
 from verify.check.refusal import Refusal
 
+OLDEST = 7
+"""Operator set: before it, sums and products broadcast by attributes, and Dropout may train."""
+
 
 def read_network(model: Model) -> Network:
     """The steps of a model; raises Refusal at the first operation that is not known."""
+    if model.opset < OLDEST:
+        raise Refusal(f"operator set {model.opset} is older than {OLDEST}")
     network = Network(model.input_name, {model.input_name: model.input_shape})
     reading = Rules(model, network, dict(model.constants))
     for op in model.operations:
@@ -36,10 +41,11 @@ class Rules(Reading):
     def read_matmul(self, op: Operation, out: str) -> None:
         """x·W for a constant matrix W; W·x only for a vector x."""
         if op.inputs[0] in self.constants and len(self.shape(op.inputs[1])) == 1:
-            turned = np.ascontiguousarray(np.asarray(self.constants[op.inputs[0]]).T)
-            self.constants[f"{out} transposed"] = turned
-            op = replace(op, inputs=[op.inputs[1], f"{out} transposed"])
-        shape, weight = self.shape(op.inputs[0]), self.constant(op, 1)
+            weight = np.ascontiguousarray(np.asarray(self.constants[op.inputs[0]]).T)
+            op = replace(op, inputs=op.inputs[::-1])
+        else:
+            weight = self.constant(op, 1)
+        shape = self.shape(op.inputs[0])
         if weight.ndim != 2 or shape[-1] != len(weight):
             raise Refusal("MatMul with a constant that is no matrix of the right height")
         parts = [(op.inputs[0], Dense(weight))]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verify.check.bounds import FUSED, UNIT, Bounds, Hints, Pass, gamma
+from verify.check.bounds import FUSED, UNIT, Bounds, Hints, Pass, gamma, weighed
 from verify.check.certificate import Certificate
 from verify.check.leaf import Goal
 from verify.check.linear import Array
@@ -121,7 +121,10 @@ class Proofs:
             source = self.columns.sources[targets[0]]
             row = np.zeros((count, 1, network.size(source)))
             row[np.arange(count), 0, self.columns.neuron[targets]] = self.sign[chosen]
-            starts[source] = starts[source] + row if source in starts else row
+            if source in starts:
+                row = starts[source] + row
+                error = error + 2 * UNIT * weighed(row, done.values[source].magnitude())
+            starts[source] = row
         below = Pass(network, done.real, values, done.noise)
         hints = self.hints(chosen, network)
         found = below.planes(starts, const, error, hints, interval=bool(targets[0] < 0))

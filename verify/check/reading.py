@@ -21,15 +21,15 @@ class Reading:
 
     def read(self, op: Operation) -> None:
         """Turn one operation into a step, or into a constant."""
-        if op.kind == "Constant":
-            if set(op.attributes) != {"value"}:
-                raise Refusal("a Constant is not given as a tensor")
-            self.constants[op.outputs[0]] = op.attributes["value"]
-            return
         used = [name for name in op.outputs if name]
         given = {*self.network.shapes, *self.constants}
         if len(set(used) - given) != len(used) or (len(used) != 1 and op.kind != "Split"):
             raise Refusal(f"operation {op.kind!r} gives {len(used)} values, or one given before")
+        if op.kind == "Constant":
+            if set(op.attributes) != {"value"}:
+                raise Refusal("a Constant is not given as a tensor")
+            self.constants[used[0]] = op.attributes["value"]
+            return
         variable = [name for name in op.inputs if name in self.network.shapes]
         for name in op.inputs:
             if name and name not in self.network.shapes and name not in self.constants:
@@ -64,7 +64,9 @@ class Reading:
         self.enter(out, shape, Affine(parts, full, np.abs(full)))
 
     def enter(self, out: str, shape: tuple[int, ...], step: Step) -> None:
-        """Enter a step under its name."""
+        """Enter a step under its name; a rule's own names ("out relu") may be those of the file."""
+        if out in self.network.shapes or out in self.constants:
+            raise Refusal(f"the value {out!r} is given twice")
         self.network.shapes[out] = tuple(int(length) for length in shape)
         self.network.steps[out] = step
 
@@ -84,7 +86,11 @@ class Reading:
         """y = x."""
         self.move(op, out, lambda x: x)
 
-    read_dropout = read_identity
+    def read_dropout(self, op: Operation, out: str) -> None:
+        """y = x, unless it is in training mode."""
+        if np.any(self.constant(op, 2, False)):
+            raise Refusal("Dropout in training mode")
+        self.read_identity(op, out)
 
     def read_flatten(self, op: Operation, out: str) -> None:
         """All axes before and from `axis` joined."""
