@@ -33,6 +33,7 @@ COMMANDS = (
     "uncertainty",
     "ood",
     "geometric",
+    "explore",
     "check",
     "report",
     "info",
