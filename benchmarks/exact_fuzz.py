@@ -13,7 +13,6 @@ checker is asked about. Resumes; exit code 1 if anything was wrong.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -37,6 +36,7 @@ from benchmarks.exact_problems import (
     property_of,
     value_of,
 )
+from benchmarks.fuzzing import asked_of, held
 from benchmarks.provocative import exactly, executed, graph_of
 from verify.api import prove_property
 from verify.certificates.properties import certify_property
@@ -269,17 +269,11 @@ def table(records: list[dict[str, object]]) -> tuple[str, int]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what the file does not hold yet, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--nets", type=int, default=100)
-    parser.add_argument("--first", type=int, default=0, help="first seed")
-    parser.add_argument("--every", type=int, default=10, help="every which net goes through prop")
-    parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--out", type=Path)
-    asked = parser.parse_args(arguments)
+    asked = asked_of(
+        arguments, __doc__, nets=100, every=10, which="every which net goes through prop"
+    )
     torch.set_num_threads(1)
-    records: list[dict[str, object]] = []
-    if asked.out and asked.out.exists():
-        records = [json.loads(line) for line in asked.out.read_text().splitlines()]
+    records = held(asked.out)
     done = {one["seed"] for one in records}
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

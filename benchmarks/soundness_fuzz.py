@@ -10,19 +10,18 @@ the file already holds are not run again. Exit code 1 if a rigorous bound or sea
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.fuzzing import asked_of, held
 from benchmarks.provocative import EXACT, KINDS, Net, Single, exactly, executed, graph_of, make
 from verify.bounders.alpha_crown import AlphaCrown
 from verify.bounders.crown import Crown
@@ -229,17 +228,11 @@ def table(records: list[dict[str, object]]) -> tuple[str, int]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what the file does not hold yet, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--nets", type=int, default=700)
-    parser.add_argument("--first", type=int, default=0, help="first seed")
-    parser.add_argument("--every", type=int, default=20, help="every which net is searched too")
-    parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--out", type=Path)
-    asked = parser.parse_args(arguments)
+    asked = asked_of(
+        arguments, __doc__, nets=700, every=20, which="every which net is searched too"
+    )
     torch.set_num_threads(1)
-    records: list[dict[str, object]] = []
-    if asked.out and asked.out.exists():
-        records = [json.loads(line) for line in asked.out.read_text().splitlines()]
+    records = held(asked.out)
     done = {(r["kind"], r["seed"], "searched" in r) for r in records}
     started = time.monotonic()
     for i in range(asked.nets):

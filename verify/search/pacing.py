@@ -39,12 +39,6 @@ HELPS = 0.02
 """A sweep helps if it closes at least this share of the gap."""
 
 
-def share_of(budget: Budget, part: float) -> float:
-    """The end of a part of the time left, on the clock of `time.monotonic`."""
-    now = time.monotonic()
-    return now + part * (budget.deadline - now)
-
-
 def affordable(cost: float, budget: Budget) -> bool:
     """Whether deepening every neuron leaves most of the time, if the root took `cost` seconds."""
     return DEEPENING_COSTS * cost < MOST_DEEPENING * (budget.deadline - time.monotonic())

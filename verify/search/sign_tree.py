@@ -161,7 +161,7 @@ class SignTree:
             self.bounded += 1
             before = float(base.domains.value)
             known = (base.proof, base.frame, base.clauses, base.others)
-            until = pacing.share_of(self.budget, pacing.MOST_SWEEPING)
+            until = self.budget.share(pacing.MOST_SWEEPING).deadline
             told = telling(self.how.recorder, base, base.domains)
             how = self.how.refining
             found = refine(*known, base.domains, how, deepen, self.crew, until, told)
@@ -196,7 +196,7 @@ class SignTree:
             one = base.domains.take(torch.arange(1))
             told = telling(self.how.recorder, base, one)
             known = (base.proof, base.frame, base.clauses, base.others)
-            until = pacing.share_of(self.budget, pacing.MOST_DEEPENING)
+            until = self.budget.share(pacing.MOST_DEEPENING).deadline
             found = refine(*known, one, plain, Deepening(rounds), self.crew, until, told)
             if found.empty:
                 return None
