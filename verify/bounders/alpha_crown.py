@@ -96,7 +96,7 @@ class Pair:
         self.proof.visit(name)
         alive = self.proof.dead(name)
         if self.search is not self.proof:
-            self.search.visit(name)
+            self.search.choose(name)
             self.follow(name)
             self.search.prune(name, alive)
         self.proof.prune(name, alive)

@@ -106,8 +106,8 @@ class BackwardPass:
         """
         node = self.graph.node(name)
         inputs = tuple(self.bounds[i] for i in node.inputs)
-        if lookup(node).relax is not None and lines:
-            self.choose_lines(node)
+        if lines:
+            self.choose(name)
         if self.rounding is not None:
             for source, bounds in zip(node.inputs, inputs, strict=True):
                 self.sizes[source] = bounds.magnitude()
@@ -116,6 +116,12 @@ class BackwardPass:
                 self.noise[name] = noise
         self.bounds[name] = interval_step(node, self.rounding, inputs)
         self.mark_exact(node)
+
+    def choose(self, name: str) -> None:
+        """The lines of a node, if it is a nonlinear one; its bounds may be told by another pass."""
+        node = self.graph.node(name)
+        if lookup(node).relax is not None:
+            self.choose_lines(node)
 
     def choose_lines(self, node: Node) -> None:
         """The lines of smallest area; of a two-piece function by what its rows alone showed.
