@@ -365,3 +365,18 @@ def test_a_model_that_runtimes_read_otherwise_is_refused(
     data = model(nodes, [1, 1], constants, opset=opset).SerializeToString()
     with pytest.raises(Refusal, match=message):
         read_network(read_model(data))
+
+
+def test_a_bias_that_cancels_is_paid_although_another_follows() -> None:
+    """(x - 2^24) + 2^24 + 1, where float32 absorbs x: a normalisation's bias of 0 is no exact 0."""
+    nodes = [
+        onnx.helper.make_node(
+            "BatchNormalization", ["x", "one", "c", "c", "one"], ["n"], epsilon=0.0
+        ),
+        onnx.helper.make_node("Add", ["n", "one"], ["y"]),
+    ]
+    constants = {"one": np.ones(1, np.float32), "c": np.full(1, 2.0**24, np.float32)}
+    data = model(nodes, [1, 1], constants).SerializeToString()
+    prop = box_property(np.array([0.5]), np.array([0.5]), ["(<= Y_0 1.25)"], 1).encode()
+    with pytest.raises(Refusal, match="not proved"):
+        check(certificate_bytes(data, prop, [whole(1, Branch())]), data, prop)

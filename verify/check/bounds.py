@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from verify.check import curves
-from verify.check.linear import Array
-from verify.check.network import Affine, Curve, MaxPool, Network, Relu
+from verify.check.network import Affine, Array, Curve, MaxPool, Network, Relu
 from verify.check.refusal import Refusal
 
 UNIT = 2.0**-53

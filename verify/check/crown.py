@@ -5,8 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from verify.check.bounds import Bounds, Pass
-from verify.check.linear import Array, Pick, Scale
-from verify.check.network import Affine, Curve, MaxPool, Network, Relu
+from verify.check.network import Affine, Array, Curve, MaxPool, Network, Relu
 
 
 def sharp(network: Network) -> set[str]:
@@ -18,7 +17,7 @@ def sharp(network: Network) -> set[str]:
     for name, step in network.steps.items():
         if isinstance(step, Affine) and len(step.parts) == 1 and step.parts[0][0] in mixed:
             source, linear = step.parts[0]
-            count = mixed[source] + int(not isinstance(linear, Pick | Scale))
+            count = mixed[source] + int(linear.terms > 1)
             if count <= 1:
                 mixed[name] = count
     return set(mixed)

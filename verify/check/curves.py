@@ -7,7 +7,7 @@ Trusted is that NumPy's tanh is off by a few units in the last place, far below 
 
 import numpy as np
 
-from verify.check.linear import Array
+from verify.check.network import Array
 
 FUNCTION = 2.0**-47
 """Error of a computed value of f, which is at most 1: some 60 roundings."""

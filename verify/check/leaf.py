@@ -11,8 +11,7 @@ import numpy as np
 
 from verify.check.bounds import FUSED, SPARE, UNIT, Hints, Pass, Planes, gamma
 from verify.check.crown import crown
-from verify.check.linear import Array
-from verify.check.network import Network
+from verify.check.network import Array, Network
 from verify.check.refusal import Refusal
 from verify.check.vnnlib import Case
 

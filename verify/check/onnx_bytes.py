@@ -114,7 +114,7 @@ def contents(content: memoryview, wire: int, kind: str, many: bool) -> list[Any]
         return integers(content)
     if kind in FIXED and (wire == FIXED[kind][0] or (wire == 2 and many)):
         try:
-            return np.frombuffer(content, FIXED[kind][1]).tolist()
+            return list(np.frombuffer(content, FIXED[kind][1]).tolist())
         except ValueError:
             raise Refusal("a field of the ONNX file is cut off") from None
     if kind == "int" or kind in FIXED or wire != 2:
@@ -145,7 +145,7 @@ def message(data: memoryview, kind: str) -> Message:
     return found
 
 
-def tensor(entry: Message) -> np.ndarray:
+def tensor(entry: Message) -> Any:
     """A tensor as an array; floats become float64, which is exact."""
     if entry["external_data"] or entry["data_location"]:
         raise Refusal("a tensor lies outside the ONNX file; the checker reads one file only")

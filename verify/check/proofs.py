@@ -16,8 +16,7 @@ import numpy as np
 from verify.check.bounds import FUSED, UNIT, Bounds, Hints, Pass, gamma, weighed
 from verify.check.certificate import Certificate
 from verify.check.leaf import Goal
-from verify.check.linear import Array
-from verify.check.network import Affine, Network
+from verify.check.network import Affine, Array, Network
 from verify.check.refusal import Refusal
 
 Values = dict[str, Bounds]

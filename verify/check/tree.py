@@ -12,8 +12,7 @@ from verify.check.bounds import ROWS, Bounds, Pass
 from verify.check.certificate import Certificate
 from verify.check.crown import crown
 from verify.check.leaf import Goal, goal_of, rows_over, settled
-from verify.check.linear import Array
-from verify.check.network import Network
+from verify.check.network import Array, Network
 from verify.check.proofs import Columns, Proofs, Values, read_columns, read_proofs
 from verify.check.refusal import Refusal
 from verify.check.vnnlib import Case, hull

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from verify.check.linear import Array
+from verify.check.network import Array
 from verify.check.refusal import Refusal
 
 TOKEN = re.compile(r"[()]|[^\s();]+|;[^\n]*")

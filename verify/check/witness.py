@@ -17,8 +17,7 @@ import numpy as np
 from verify.check.bounds import Hints
 from verify.check.crown import crown
 from verify.check.leaf import Goal, goal_of
-from verify.check.linear import Array
-from verify.check.network import Network
+from verify.check.network import Array, Network
 from verify.check.refusal import Refusal
 from verify.check.vnnlib import MOST_DIGITS, NUMBER, Case
 
