@@ -7,8 +7,11 @@ one rounding to a hundredth away, on either side). "Proved" is wrong if the mini
 threshold, or an execution does; "refuted" is wrong if the witness does not. Each net is searched
 as it is and changed in a way that leaves its function alone (neurons in another order, layers
 scaled by powers of two, dead neurons, the box in two parts); the judge is that of the first net.
-`prop` goes from a file and a property to an answer, and every unsat to a certificate that the
-checker is asked about. Resumes; exit code 1 if anything was wrong.
+Nets with curved functions are judged by what they attain, to 500 binary digits. `prop` goes from a
+file and a property to an answer, nets that cut an input to a whole number among them, and every
+unsat to a certificate that the checker is asked about. Counted is in how many answers, and in how
+many proofs, the rarer paths of the searches were really reached. Resumes; exit code 1 if anything
+was wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -27,71 +30,35 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from benchmarks.curved_problems import curved_problems
+from benchmarks.exact_files import model_of, property_of
 from benchmarks.exact_problems import (
     CHANGES,
     Problem,
     halves,
-    model_of,
     problems,
-    property_of,
     value_of,
+    whole_problems,
 )
+from benchmarks.exact_searches import CURVED, SEARCHES, answered, judgement, paid_time
 from benchmarks.fuzzing import asked_of, held
-from benchmarks.provocative import exactly, executed, graph_of
+from benchmarks.reached import PIECES, counting
 from verify.api import prove_property
 from verify.certificates.properties import certify_property
 from verify.certificates.proving import NoCertificate
 from verify.check.__main__ import check
+from verify.check.refusal import Refusal
 from verify.errors import MismatchError
 from verify.network import load
 from verify.readers.vnnlib import read_vnnlib
-from verify.search.activation_split import ActivationSplit
-from verify.search.input_split import InputSplit
-from verify.search.milp import Milp
-from verify.search.outcome import Search
 from verify.search.questions import RefuterFor
 from verify.search.replaying import Replaying
 from verify.values.budget import Budget
-from verify.values.property import Case, Halfspaces
 from verify.values.result import Verdict
-from verify.values.rounding import Rounding
 from verify.values.semantics import SEMANTICS
 
-SEARCHES: dict[str, Callable[[Rounding], Search]] = {
-    "input split": lambda rounding: InputSplit(workers=1, rounding=rounding),
-    "activation split": lambda rounding: ActivationSplit(rounding=rounding),
-    "lp tree": lambda rounding: Milp(rounding=rounding),
-}
-SECONDS = 0.25
-"""For one search."""
 PROP_SECONDS = 1.0
 WIDTHS = (9, 8, 8, 7, 7)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Exactly:
-    """A refuter that decides in rational numbers.
-
-    Attributes:
-        asked: the problem.
-    """
-
-    asked: Problem
-
-    def __call__(self, lower: Tensor, upper: Tensor, *, effort: float = 1.0) -> Tensor | None:
-        """The middles of some boxes, and the exact minimiser."""
-        del effort
-        places = torch.from_numpy(self.asked.places)
-        return self.check(torch.cat((places, ((lower + upper) / 2)[:4].to(torch.float32))))
-
-    def check(self, candidates: Tensor) -> Tensor | None:
-        """The first that meets the threshold."""
-        x = candidates.detach().to(torch.float32).numpy()[:16]
-        x = np.clip(x, self.asked.low, self.asked.high)
-        for point, y in zip(x, exactly(self.asked.net, x), strict=True):
-            if value_of(self.asked.row, y) <= Fraction(self.asked.threshold):
-                return torch.from_numpy(point.copy())
-        return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,95 +89,88 @@ def probing(asked: Problem) -> RefuterFor:
     return lambda graph, replay, case, budget: Probing(asked, replay)
 
 
-def case_of(asked: Problem) -> Case:
-    """The problem as a search takes it."""
-    low, high = (torch.from_numpy(side).double() for side in (asked.low, asked.high))
-    none = torch.zeros(0, dtype=torch.float64)
-    free = Halfspaces(none.view(0, 1).expand(0, len(low)), none, none.bool())
-    row = torch.tensor([asked.row], dtype=torch.float64)
-    const = torch.tensor([-asked.threshold], dtype=torch.float64)
-    return Case(low, high, free, (Halfspaces(row, const, torch.zeros(1).bool()),))
-
-
-def runs_below(asked: Problem, generator: np.random.Generator) -> bool:
-    """Whether a float32 execution reaches the threshold at one of the places."""
-    for y in executed(asked.net, asked.places, generator):
-        for one in y.tolist():
-            if not np.isfinite(one).all():
-                return True
-            if value_of(asked.row, [Fraction(v) for v in one]) <= Fraction(asked.threshold):
-                return True
-    return False
-
-
-def answered(asked: Problem, name: str, meaning: str) -> tuple[str, float]:
-    """What one search says, in one semantics: proved, refuted or open; and its seconds."""
-    search, began = SEARCHES[name](SEMANTICS[meaning].rounding), time.process_time()
-    with_point = None if name == "lp tree" and meaning == "real" else Exactly(asked)
-    done = search(graph_of(asked.net), case_of(asked), with_point, Budget().within(SECONDS))
-    word = {Verdict.UNKNOWN: "open", Verdict.FALSIFIED: "refuted"}.get(done.verdict, "proved")
-    if done.witness is not None and Exactly(asked).check(done.witness[None]) is None:
-        word = "false witness"
-    return word, time.process_time() - began
-
-
-def judgement(asked: Problem, word: str, meaning: str, generator: np.random.Generator) -> str:
-    """ "wrong", or empty."""
-    if word == "false witness" or (word == "refuted" and not asked.truth):
-        return "wrong"
-    if word != "proved":
-        return ""
-    beaten = asked.truth or (meaning == "float32" and runs_below(asked, generator))
-    return "wrong" if beaten else ""
-
-
 def searched(seed: int) -> Iterator[dict[str, object]]:
-    """All answers about one net, a record each."""
+    """All answers about one piecewise linear net, a record each."""
     generator = np.random.default_rng([seed, 12])
     names, meanings = list(SEARCHES), list(SEMANTICS)
-    for k, asked in enumerate(problems(seed)):
+    kind = ("tiny", "branchy", "pools", "branchy")[seed % 4]
+    pools = kind == "pools"
+    for k, asked in enumerate(problems(seed, kind=kind)):
         name, meaning = names[(seed + k) % len(names)], meanings[(seed + k // 2) % len(meanings)]
+        if pools and name == "lp tree":
+            name = "point split"
         variants = [("plain", asked)]
         change = list(CHANGES)[int(generator.integers(len(CHANGES)))]
         if k % 2 == 0:
             variants += [("half", part) for part in halves(asked)]
-        elif (net := CHANGES[change](asked.net, generator)) is not None:
+        elif not pools and (net := CHANGES[change](asked.net, generator)) is not None:
             variants.append((change, replace(asked, net=net)))
         said = []
         for variant, problem in variants:
-            word, seconds = answered(problem, name, meaning)
-            said.append(word)
-            yield {
-                "seed": seed, "k": k, "variant": variant, "search": name, "semantics": meaning,
-                "truth": problem.truth, "said": word, "seconds": seconds,
-                "wrong": judgement(problem, word, meaning, generator),
-            }  # fmt: skip
+            made = record(problem, name, meaning, generator)
+            said.append(made["said"])
+            yield {"seed": seed, "k": k, "variant": variant, **made}
         if k % 2 and {"proved", "refuted"} <= set(said):
             yield {"seed": seed, "k": k, "variant": change, "said": "flipped", "wrong": "wrong"}
 
 
-def proved_whole(seed: int, folder: Path) -> Iterator[dict[str, object]]:
+def curved(seed: int) -> Iterator[dict[str, object]]:
+    """All answers about one curved net."""
+    generator = np.random.default_rng([seed, 17])
+    meanings = list(SEMANTICS)
+    for k, asked in enumerate(curved_problems(seed)):
+        name, meaning = CURVED[(seed + k) % len(CURVED)], meanings[(seed + k // 2) % len(meanings)]
+        made = record(asked, name, meaning, generator)
+        yield {"seed": seed, "k": k, "variant": "curved", **made}
+
+
+def record(
+    asked: Problem, name: str, meaning: str, generator: np.random.Generator
+) -> dict[str, object]:
+    """One answer, judged."""
+    word, seconds, reached = answered(asked, name, meaning, count=True)
+    return {
+        "search": name, "semantics": meaning, "truth": asked.truth, "said": word,
+        "seconds": seconds, "reached": reached,
+        "wrong": judgement(asked, word, meaning, generator),
+    }  # fmt: skip
+
+
+def through_prop(seed: int, folder: Path, kind: str) -> Iterator[dict[str, object]]:
     """`verify prop` on one net's problems, and the checker on its certificates."""
-    generator = np.random.default_rng([seed, 13])
+    generator, meanings = np.random.default_rng([seed, 13]), list(SEMANTICS)
     # Nets that cancel are refused: what the runtime gives there is no rounding of our reading.
-    for k, asked in enumerate(problems(seed, mild=True)):
-        data, text = model_of(asked.net), property_of(asked)
-        model, spec = folder / "net.onnx", folder / "unsafe.vnnlib"
+    made = {
+        "plain": lambda: problems(seed, kind="mild"),
+        "curved": lambda: curved_problems(seed, mild=True),
+        "whole": lambda: whole_problems(seed),
+    }[kind]
+    for k, asked in enumerate(made()):
+        data, text = model_of(asked), property_of(asked)
+        model, spec, meaning = folder / "net.onnx", folder / "unsafe.vnnlib", meanings[k // 2 % 2]
         model.write_bytes(data)
         spec.write_text(text)
         try:
             network, stated, began = load(model), read_vnnlib(spec), time.process_time()
         except MismatchError:
             return
-        done = prove_property(network, stated, refuters=probing(asked), timeout=PROP_SECONDS)
+        with paid_time(), counting() as reached:
+            done = prove_property(
+                network, stated, refuters=probing(asked), timeout=PROP_SECONDS, semantics=meaning
+            )
+        said = done.answer.split(" ")[0]
         record: dict[str, object] = {
-            "seed": seed, "k": k, "variant": "plain", "search": "prop", "semantics": "float32",
-            "truth": asked.truth, "said": done.answer, "seconds": time.process_time() - began,
+            "seed": seed, "k": k, "variant": kind, "search": f"prop, {kind}",
+            "semantics": meaning, "truth": asked.truth, "said": said,
+            "seconds": time.process_time() - began,
+            "reached": {name: n for name, n in reached.items() if n},
         }  # fmt: skip
         wrong = ""
-        if done.verdict is Verdict.VERIFIED:
-            wrong = judgement(asked, "proved", "float32", generator)
-            record["certificate"] = certificate_of(network.graph, stated, data, text.encode())
+        if done.verdict.proved:
+            right = done.verdict is SEMANTICS[meaning].proof
+            wrong = judgement(asked, "proved" if right else "false claim", meaning, generator)
+            if done.verdict is Verdict.VERIFIED:
+                record["certificate"] = certificate_of(network.graph, stated, data, text.encode())
         elif done.witness is not None:
             wrong = "" if met(asked, data, done.witness) else "wrong"
         yield {**record, "wrong": wrong}
@@ -219,11 +179,14 @@ def proved_whole(seed: int, folder: Path) -> Iterator[dict[str, object]]:
 def certificate_of(graph, stated, model: bytes, prop: bytes) -> str:  # type: ignore[no-untyped-def]
     """What the checker says of our own certificate."""
     try:
-        budget = Budget().within(10 * PROP_SECONDS)
+        budget = Budget().within(10 * PROP_SECONDS)  # of wall time
         made = certify_property(graph, stated.property, model, prop, budget)
     except NoCertificate as reason:
         return f"none: {reason}"
-    check(made, model, prop)
+    try:
+        check(made, model, prop)
+    except Refusal as reason:
+        return f"refused: {reason}"
     return "accepted"
 
 
@@ -231,7 +194,7 @@ def met(asked: Problem, data: bytes, witness: Tensor) -> bool:
     """Whether a runtime of our own puts the witness, which is in the box, at the threshold."""
     x = witness.numpy().reshape(1, -1)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    y = [Fraction(float(v)) for v in session.run(None, {"x": x})[0][0]]
+    y = [Fraction(float(v)) for v in session.run(None, {"x": x})[0].ravel()]
     inside = bool(((x >= asked.low) & (x <= asked.high)).all())
     return inside and value_of(asked.row, y) <= Fraction(asked.threshold)
 
@@ -257,6 +220,7 @@ def table(records: list[dict[str, object]]) -> tuple[str, int]:
         )
     variants = Counter(str(one["variant"]) for one in records)
     lines.append("variants: " + ", ".join(f"{n} {name}" for name, n in variants.items()))
+    lines.append(reaches(records))
     certificates = Counter(
         str(one["certificate"]).split(":")[0] for one in records if "certificate" in one
     )
@@ -265,6 +229,20 @@ def table(records: list[dict[str, object]]) -> tuple[str, int]:
     wrong = sum(bool(one["wrong"]) for one in records)
     lines.append(f"{len(records)} answers, {wrong} wrong, {sum(seconds):.0f} s of CPU")
     return "\n".join(lines), wrong
+
+
+def reaches(records: list[dict[str, object]]) -> str:
+    """In how many answers each path was reached, and in how many proofs."""
+    answers: Counter[str] = Counter()
+    proofs: Counter[str] = Counter()
+    for one in records:
+        found = one.get("reached")
+        names = list(found) if isinstance(found, dict) else []
+        answers.update(names)
+        proofs.update(names if one["said"] in ("proved", "unsat") else [])
+    return "reached (answers / proofs): " + ", ".join(
+        f"{name} {answers[name]} / {proofs[name]}" for name in PIECES
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -282,9 +260,10 @@ def main(arguments: list[str] | None = None) -> int:
                 break
             if seed in done:
                 continue
-            fresh = list(searched(seed))
+            fresh = [*searched(seed), *curved(seed)]
             if seed % asked.every == 0:
-                fresh += proved_whole(seed, Path(folder))
+                for kind in ("plain", "curved", "whole"):
+                    fresh += through_prop(seed, Path(folder), kind)
             records += fresh
             if asked.out:
                 with asked.out.open("a") as file:

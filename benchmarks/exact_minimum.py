@@ -1,4 +1,4 @@
-"""The exact minimum of a small Relu net over a box, in rational numbers: a judge of searches.
+"""The exact minimum of a small piecewise linear net over a box, in rational numbers: a judge of searches.
 
 Two inputs vary at most. Over them the net is linear on convex polygons, which are found by cutting
 the box at every neuron's zero, layer by layer; a cell carries the values of all entries at its
@@ -25,7 +25,7 @@ def least(
     """The least row·output over the box, and an input that has it.
 
     Args:
-        net: of affine steps and Relus.
+        net: of affine steps, Relus and the larger of pairs.
         low, high: corners of the box, shape (inputs,); at most two entries may differ.
         row: a rational number for each output.
 
@@ -38,9 +38,15 @@ def least(
         if step.op == "affine":
             weight, bias = exact(step)
             cells = [[applied(corner, count, weight, bias) for corner in cell] for cell in cells]
-        elif step.op == "Relu":
-            for k in range(count, len(cells[0][0])):
+        elif step.op in ("Relu", "max"):
+            pairs = step.op == "max"
+            if pairs:
+                cells = [[apart(corner, count) for corner in cell] for cell in cells]
+            last = len(cells[0][0])
+            for k in range(count, (count + last) // 2 if pairs else last):
                 cells = [part for cell in cells for part in bent(cell, k)]
+            if pairs:
+                cells = [[together(corner, count) for corner in cell] for cell in cells]
         else:
             raise ValueError(f"{step.op} is not for this judge")
     best = min(
@@ -84,6 +90,20 @@ def applied(
         for row, offset in zip(weight, bias, strict=True)
     ]
     return [*corner[:count], *after]
+
+
+def apart(corner: Corner, count: int) -> Corner:
+    """Pairs (a, b) as all a - b, then all b."""
+    values = corner[count:]
+    gaps = [a - b for a, b in zip(values[::2], values[1::2], strict=True)]
+    return [*corner[:count], *gaps, *values[1::2]]
+
+
+def together(corner: Corner, count: int) -> Corner:
+    """The larger of each pair, b + max(a - b, 0)."""
+    half = (len(corner) - count) // 2
+    gaps, others = corner[count : count + half], corner[count + half :]
+    return [*corner[:count], *(g + b for g, b in zip(gaps, others, strict=True))]
 
 
 def bent(cell: Cell, k: int) -> list[Cell]:

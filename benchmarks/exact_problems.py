@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.digits import gaps
 from benchmarks.exact_minimum import least
 from benchmarks.provocative import Net, Single, Step, affine, cancel, exactly
 
@@ -32,6 +32,9 @@ class Problem:
         row, threshold: as said.
         truth: whether it is, in real arithmetic.
         places: inputs at which a float32 execution is likeliest to be.
+        curved: whether the net's outputs are not rational: then `truth` is whether the threshold is
+            attained at one of the places, and a minimum below it may exist all the same.
+        whole: an input that is cut to a whole number before the net sees it, or None.
     """
 
     net: Net
@@ -41,10 +44,23 @@ class Problem:
     threshold: float
     truth: bool
     places: Single
+    curved: bool = False
+    whole: int | None = None
+
+    def seen(self, x: Single) -> Single:
+        """What the net sees of inputs (point, inputs)."""
+        if self.whole is None:
+            return x
+        x = x.copy()
+        x[:, self.whole] = np.trunc(x[:, self.whole])
+        return x
 
 
-def tiny(generator: np.random.Generator, *, mild: bool = False) -> Net:
-    """Two to four inputs, one to three layers of three to six neurons; mild: none that cancel."""
+def tiny(generator: np.random.Generator, *, mild: bool = False, pools: bool = False) -> Net:
+    """Two to four inputs, one to three layers of three to six neurons; mild: none that cancel.
+
+    Where it pools, one Relu is the larger of pairs instead.
+    """
     inputs, width = (int(v) for v in (generator.integers(2, 5), generator.integers(3, 7)))
     sizes = [inputs, *[width] * int(generator.integers(1, 4)), 2]
     layers = [affine(generator, a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
@@ -52,22 +68,53 @@ def tiny(generator: np.random.Generator, *, mild: bool = False) -> Net:
         k = int(generator.integers(0, len(layers) - 1))
         cancel(generator, layers[k], layers[k + 1])
     steps = [part for layer in layers for part in (layer, Step("Relu"))][:-1]
-    return Net("dense", (inputs,), tuple(steps))
+    if pools:
+        k = int(generator.integers(0, len(layers) - 1))
+        here, after = layers[k], layers[k + 1]
+        even = len(here.bias) // 2 * 2
+        steps[2 * k] = replace(here, weight=here.weight[:even], bias=here.bias[:even])
+        steps[2 * k + 1] = Step("max")
+        steps[2 * k + 2] = replace(after, weight=after.weight[:, : even // 2])
+    return Net("pools" if pools else "dense", (inputs,), tuple(steps))
 
 
-def problems(seed: int, *, mild: bool = False) -> Iterator[Problem]:
+def branchy(generator: np.random.Generator) -> Net:
+    """Two inputs and two hidden layers of eight to twelve neurons of ordinary size: trees grow."""
+    width = int(generator.integers(8, 13))
+    sizes = [2, width, width, 2]
+    steps: list[Step] = []
+    for a, b in zip(sizes, sizes[1:], strict=False):
+        weight = (generator.standard_normal((b, a)) * (2 / a) ** 0.5).astype(np.float32)
+        bias = (0.3 * generator.standard_normal(b)).astype(np.float32)
+        steps += [Step("affine", weight, bias), Step("Relu")]
+    return Net("dense", (2,), tuple(steps[:-1]))
+
+
+KINDS: dict[str, Callable[[np.random.Generator], Net]] = {
+    "tiny": tiny,
+    "mild": lambda generator: tiny(generator, mild=True),
+    "pools": lambda generator: tiny(generator, pools=True),
+    "branchy": branchy,
+}
+"""By what sort of net a problem is about."""
+
+
+def problems(seed: int, *, kind: str = "tiny") -> Iterator[Problem]:
     """Those of one net and box; none where the exact minimum is no float64."""
-    generator = np.random.default_rng([seed, 11])
-    net = tiny(generator, mild=mild)
+    number = {"pools": 15, "branchy": 18}.get(kind, 11)
+    generator = np.random.default_rng([seed, number])
+    net = KINDS[kind](generator)
     inputs = net.shape[0]
     width = np.zeros(inputs)
     wide = generator.choice(inputs, int(generator.integers(1, 3)), replace=False)
     width[wide] = generator.choice([1e-6, 1e-3, 0.05, 0.3, 1.0], len(wide))
     scale = 10.0 ** generator.choice([0.0, 0.0, 0.0, -4.0, 4.0])
+    if kind == "branchy":
+        width, scale = generator.uniform(0.3, 1.5, 2), 1.0
     centre = generator.standard_normal(inputs)
     low, high = (((centre + s * width) * scale).astype(np.float32) for s in (-1, 1))
     # The checker's language has no weights: there the row is the first output alone.
-    row = ROWS[0 if mild else int(generator.integers(len(ROWS)))]
+    row = ROWS[0 if kind == "mild" else int(generator.integers(len(ROWS)))]
     minimum, where = least(net, low, high, row)
     if not 2.0**-900 < abs(float(minimum)) < 2.0**900:
         return
@@ -84,6 +131,42 @@ def problems(seed: int, *, mild: bool = False) -> Iterator[Problem]:
                 continue
             truth = minimum <= Fraction(threshold)
             yield Problem(net, low, high, row, threshold, truth, places)
+
+
+def whole_problems(seed: int) -> Iterator[Problem]:
+    """Like `problems`, of nets that see one input cut to a whole number; none that cancel."""
+    generator = np.random.default_rng([seed, 16])
+    net = tiny(generator, mild=True)
+    inputs = net.shape[0]
+    centre = generator.standard_normal(inputs)
+    width = np.zeros(inputs)
+    whole, wide = generator.choice(inputs, 2, replace=False)
+    width[whole], width[wide] = generator.uniform(0.3, 3), generator.choice([1e-3, 0.3, 1.0])
+    low, high = ((centre + s * width).astype(np.float32) for s in (-1, 1))
+    best = None
+    for number in range(int(low[whole]), int(high[whole]) + 1):
+        ends = low.copy(), high.copy()
+        ends[0][whole] = ends[1][whole] = number
+        value, at = least(net, *ends, ROWS[0])
+        if best is None or value < best[0]:
+            inside = np.clip(np.float32(number), low[whole], high[whole])
+            best = value, [float(v) for v in at], inside
+    assert best is not None
+    minimum, where, inside = best
+    where[whole] = float(inside)
+    if not 2.0**-900 < abs(float(minimum)) < 2.0**900:
+        return
+    places = np.clip(np.array([where, low, high], dtype=np.float32), low, high)
+    made = Problem(net, low, high, ROWS[0], 0.0, False, places, whole=int(whole))
+    size = Fraction(max(abs(v) for y in exactly(net, made.seen(places)) for v in y))
+    for away in generator.choice(AWAY, 2, replace=False):
+        for side in (-1, 1):
+            threshold = float(minimum + side * Fraction(float(away)) * size)
+            if away == 0 or Fraction(threshold) == minimum:
+                threshold = float(np.nextafter(threshold, side * np.inf))
+            if 2.0**-900 < abs(threshold) < 2.0**900:
+                truth = minimum <= Fraction(threshold)
+                yield replace(made, threshold=threshold, truth=truth)
 
 
 def permuted(net: Net, generator: np.random.Generator) -> Net:
@@ -152,51 +235,15 @@ def halves(asked: Problem) -> list[Problem]:
     return parts
 
 
+def met_at(asked: Problem, x: Single) -> list[bool]:
+    """Whether each input, (point, inputs), reaches the threshold; in exact numbers."""
+    x = asked.seen(x)
+    if asked.curved:
+        return [gap <= 0 for gap in gaps(asked.net, x, asked.row, asked.threshold)]
+    threshold = Fraction(asked.threshold)
+    return [value_of(asked.row, y) <= threshold for y in exactly(asked.net, x)]
+
+
 def value_of(row: tuple[int, int], y: list[Fraction]) -> Fraction:
     """row·y."""
     return sum((c * v for c, v in zip(row, y, strict=True)), Fraction(0))
-
-
-def model_of(net: Net) -> bytes:
-    """The net as an ONNX file."""
-    nodes, constants, name = [], [], "x"
-    for i, step in enumerate(net.steps):
-        result = "y" if i == len(net.steps) - 1 else f"s{i}"
-        names = [name]
-        if step.op == "affine":
-            for kind, array in (("w", step.weight.T), ("b", step.bias)):
-                kept = np.ascontiguousarray(array)
-                constants.append(numpy_helper.from_array(kept, f"{kind}{i}"))
-                names.append(f"{kind}{i}")
-        op = "Gemm" if step.op == "affine" else "Relu"
-        nodes.append(helper.make_node(op, names, [result]))
-        name = result
-    ends = [("x", net.shape[0]), ("y", 2)]
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, size]) for n, size in ends]
-    graph = helper.make_graph(nodes, "net", values[:1], values[1:], constants)
-    opset = [helper.make_opsetid("", 17)]
-    data: bytes = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
-    return data
-
-
-def property_of(asked: Problem) -> str:
-    """The problem, of row (1, 0), in VNN-LIB; every number is written out in full."""
-    inputs = len(asked.low)
-    lines = [f"(declare-const X_{i} Real)" for i in range(inputs)]
-    lines += [f"(declare-const Y_{i} Real)" for i in range(2)]
-    for i in range(inputs):
-        lines.append(f"(assert (>= X_{i} {decimal(asked.low[i])}))")
-        lines.append(f"(assert (<= X_{i} {decimal(asked.high[i])}))")
-    return "\n".join([*lines, f"(assert (<= Y_0 {decimal(asked.threshold)}))", ""])
-
-
-def decimal(value: float) -> str:
-    """A binary number as an exact decimal without an exponent."""
-    text = f"{Fraction(float(value)).numerator:d}"
-    power = Fraction(float(value)).denominator.bit_length() - 1
-    if not power:
-        return f"{text}.0"
-    sign, digits = ("-", text[1:]) if text[0] == "-" else ("", text)
-    # n / 2^p = n · 5^p / 10^p
-    shifted = str(int(digits) * 5**power).rjust(power + 1, "0")
-    return f"{sign}{shifted[:-power]}.{shifted[-power:]}"

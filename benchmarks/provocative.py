@@ -6,12 +6,14 @@ convolution stands there as its unrolled matrix, so the judges share no code wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from verify.graph.ir import Graph
 from verify.readers.builder import GraphBuilder
@@ -21,6 +23,15 @@ Double = NDArray[np.float64]
 KINDS = ("dense", "deep", "conv", "residual", "maxpool", "sigmoid", "tanh")
 EXACT = ("dense", "deep", "conv", "residual", "maxpool")
 """Kinds whose outputs are rational."""
+CURVED: dict[str, Callable[[Tensor], Tensor]] = {
+    "Sigmoid": torch.sigmoid,
+    "Tanh": torch.tanh,
+    "Softmax": lambda x: x.softmax(dim=-1),
+    "Gelu": lambda x: x * torch.special.erfc(x * -(0.5**0.5)) / 2,
+    "Sin": torch.sin,
+    "Exp": torch.exp,
+}
+"""In float64; their outputs are not rational."""
 SMALLEST = np.float32(2.0**-126)
 SHIFT = 149
 """Every float32 is a whole number of 2^-149."""
@@ -32,8 +43,8 @@ class Step:
     """One operation on a flat vector.
 
     Attributes:
-        op: "affine", "Relu", "Sigmoid", "Tanh", "keep" and "add" (a residual), or "max" (of pairs
-            along the last axis of the convolution before it).
+        op: "affine", "Relu", a key of `CURVED`, "keep" and "add" (a residual), "times" (the first
+            half by the second), or "max" (of neighbouring pairs along the last axis).
         weight, bias: of an affine step, (out, in) and (out,), float32.
         kernel: its kernel if it is a convolution of 2 x 2.
     """
@@ -129,8 +140,20 @@ def graph_of(net: Net) -> Graph:
         elif step.op == "add":
             name = builder.add("Add", (name, kept), f"s{i}", settings={"signs": (1, 1)})
         elif step.op == "max":
-            settings = {"kernel": (1, 2), "stride": (1, 2), "pads": (0,) * 4, "dilation": (1, 1)}
-            name = builder.add("MaxPool", (name,), f"p{i}", settings=settings)
+            name = pooled(builder, name, f"p{i}")
+        elif step.op == "times":
+            half = builder.shape(name)[0] // 2
+            sides = [
+                builder.add(
+                    "Select",
+                    (name,),
+                    f"h{i}",
+                    tensors={"index": torch.arange(first, first + half)},
+                    settings={"axis": (0,)},
+                )
+                for first in (0, half)
+            ]
+            name = builder.add("Mul", tuple(sides), f"m{i}")
         elif step.op != "affine":
             name = builder.add(step.op, (name,), f"a{i}")
         elif step.kernel is not None:
@@ -147,6 +170,20 @@ def graph_of(net: Net) -> Graph:
             constants = {"weight": torch.tensor(step.weight), "bias": torch.tensor(step.bias)}
             name = builder.add("Gemm", (name,), f"g{i}", tensors=constants)
     return builder.build(name)
+
+
+def pooled(builder: GraphBuilder, name: str, wished: str) -> str:
+    """The larger of pairs: of a picture, or of a flat vector seen as one."""
+    shape = builder.shape(name)
+    flat = len(shape) == 1
+    if flat:
+        name = builder.add("Reshape", (name,), f"{wished}s", shape=(1, *shape))
+    kernel = (2,) if flat else (1, 2)
+    ones, none = tuple(1 for _ in kernel), (0,) * (2 * len(kernel))
+    settings = {"kernel": kernel, "stride": kernel, "pads": none, "dilation": ones}
+    name = builder.add("MaxPool", (name,), wished, settings=settings)
+    size = int(np.prod(builder.shape(name)))
+    return builder.add("Reshape", (name,), f"{wished}f", shape=(size,)) if flat else name
 
 
 def whole(values: Single) -> NDArray[np.object_]:
@@ -174,6 +211,9 @@ def exactly(net: Net, x: Single) -> list[list[Fraction]]:
             kept, kept_unit = values, unit
         elif step.op == "add":
             values = values + (kept << (unit - kept_unit))
+        elif step.op == "times":
+            left, right = np.split(values, 2, axis=1)
+            values, unit = left * right, 2 * unit
         elif step.op == "max":
             values = np.maximum(values[:, ::2], values[:, 1::2])
     return [[Fraction(int(v), 1 << unit) for v in row] for row in values]
@@ -195,11 +235,13 @@ def executed(net: Net, x: Single, generator: np.random.Generator) -> list[Single
                     values = flushed(values + kept, flush)
                 elif step.op == "max":
                     values = np.maximum(values[:, ::2], values[:, 1::2])
+                elif step.op == "times":
+                    left, right = np.split(values, 2, axis=1)
+                    values = flushed(left * right, flush)
                 elif step.op == "Relu":
                     values = np.maximum(values, np.float32(0))
                 else:
-                    wide = torch.from_numpy(values.astype(np.float64))
-                    wide = torch.tanh(wide) if step.op == "Tanh" else torch.sigmoid(wide)
+                    wide = CURVED[step.op](torch.from_numpy(values.astype(np.float64)))
                     values = wide.numpy().astype(np.float32)
             found.append(values)
     return found
