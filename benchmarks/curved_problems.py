@@ -66,14 +66,15 @@ def lowest(
 ) -> Single:
     """A few inputs at which the row is small, the best first, (point, inputs)."""
     centre, radius = (low.astype(float) + high) / 2, (high.astype(float) - low) / 2
-    best = None
+    best: Single | None = None
     for _ in range(ROUNDS):
         spread = np.clip(generator.uniform(-1.3, 1.3, (SAMPLES, len(low))), -1, 1)
         x = np.clip((centre + spread * radius).astype(np.float32), low, high)
         x = x if best is None else np.concatenate((best, x))
-        values = doubles(net, torch.from_numpy(x).double()).numpy() @ np.array(row, dtype=float)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = doubles(net, torch.from_numpy(x).double()).numpy() @ np.array(row, dtype=float)
         order = np.nan_to_num(values, nan=np.inf).argsort()
-        best, radius = x[order[:3]], radius / 3
+        best, radius = np.asarray(x[order[:3]], dtype=np.float32), radius / 3
         centre = best[0].astype(float)
     assert best is not None
     return best

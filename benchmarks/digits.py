@@ -53,7 +53,10 @@ def gaps(net: Net, x: Single, row: Sequence[int], threshold: float) -> list[Numb
     found = []
     with mp.workprec(DIGITS):
         weights = {
-            i: ([[mpf(v) for v in r] for r in step.weight.tolist()], [*map(mpf, step.bias.tolist())])
+            i: (
+                [[mpf(v) for v in r] for r in step.weight.tolist()],
+                [*map(mpf, step.bias.tolist())],
+            )
             for i, step in enumerate(net.steps)
             if step.op == "affine"
         }

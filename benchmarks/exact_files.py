@@ -1,10 +1,12 @@
-"""A fuzzed problem as an ONNX file and a VNN-LIB property, with every number written out in full."""
+"""A fuzzed problem as an ONNX file and a VNN-LIB property, numbers written out in full."""
 
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from benchmarks.exact_problems import Problem
@@ -23,11 +25,11 @@ class File:
     def constant(self, value: object, kind: type) -> str:
         """A tensor."""
         name = f"c{len(self.constants)}"
-        array = np.ascontiguousarray(np.asarray(value, dtype=kind))
+        array: NDArray[Any] = np.ascontiguousarray(np.asarray(value, dtype=kind))
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
-    def add(self, op: str, *inputs: str, **attributes: object) -> str:
+    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
         """A node that reads what is named, or the last tensor."""
         name = f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, list(inputs or (self.last,)), [name], **attributes))

@@ -140,12 +140,11 @@ def through_prop(seed: int, folder: Path, kind: str) -> Iterator[dict[str, objec
     """`verify prop` on one net's problems, and the checker on its certificates."""
     generator, meanings = np.random.default_rng([seed, 13]), list(SEMANTICS)
     # Nets that cancel are refused: what the runtime gives there is no rounding of our reading.
-    made = {
-        "plain": lambda: problems(seed, kind="mild"),
-        "curved": lambda: curved_problems(seed, mild=True),
-        "whole": lambda: whole_problems(seed),
-    }[kind]
-    for k, asked in enumerate(made()):
+    if kind == "curved":
+        made = curved_problems(seed, mild=True)
+    else:
+        made = whole_problems(seed) if kind == "whole" else problems(seed, kind="mild")
+    for k, asked in enumerate(made):
         data, text = model_of(asked), property_of(asked)
         model, spec, meaning = folder / "net.onnx", folder / "unsafe.vnnlib", meanings[k // 2 % 2]
         model.write_bytes(data)
@@ -211,10 +210,10 @@ def table(records: list[dict[str, object]]) -> tuple[str, int]:
         word = "open" if word in ("unknown", "timeout") else word
         groups.setdefault(key, Counter())[word] += 1
         groups[key]["wrong"] += bool(one["wrong"])
-    for key, count in sorted(groups.items()):
+    for whose, count in sorted(groups.items()):
         every = sum(v for word, v in count.items() if word != "wrong")
         cells = [every, count["proved"], count["refuted"], count["open"], count["wrong"]]
-        name = f"{key[0]}, {key[1]}, {key[2]}"
+        name = ", ".join(whose)
         lines.append(
             f"{name:44}" + "".join(f"{c:>{w}}" for c, w in zip(cells, WIDTHS, strict=True))
         )

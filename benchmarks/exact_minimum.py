@@ -1,4 +1,4 @@
-"""The exact minimum of a small piecewise linear net over a box, in rational numbers: a judge of searches.
+"""The exact minimum of a small piecewise linear net over a box, in rational numbers: a judge.
 
 Two inputs vary at most. Over them the net is linear on convex polygons, which are found by cutting
 the box at every neuron's zero, layer by layer; a cell carries the values of all entries at its

@@ -1,4 +1,4 @@
-"""The searches that `benchmarks.exact_fuzz` asks, each driven into its rarer paths, and its judge."""
+"""The searches that `benchmarks.exact_fuzz` asks, driven into their rarer paths, and its judge."""
 
 from __future__ import annotations
 

@@ -17,6 +17,8 @@ from verify.api import prove_property
 from verify.graph.ir import Graph
 from verify.readers.onnx import read_onnx
 from verify.recipes import METHODS
+from verify.runs.comparing import EXECUTED, REAL_ONLY, judged, same_question
+from verify.runs.identity import Head
 from verify.search.activation_split import ActivationSplit
 from verify.search.choosing import plan
 from verify.search.halving import Halving
@@ -55,13 +57,10 @@ def test_the_backdoor_holds_in_real_arithmetic_only(
     assert "0 verified, 0 falsified, 0 unknown, 1 verified (real arithmetic)" in shown.out
 
 
-@pytest.mark.parametrize("more", [("--confidence",), ("--certificate", "x")])
-def test_what_proves_float32_only_is_refused_beside_it(
-    more: tuple[str, ...],
-    verify: Run,  # noqa: F811
-) -> None:
+def test_what_proves_float32_only_is_refused_beside_it(verify: Run) -> None:  # noqa: F811
     """No answer of the wrong kind may come out."""
-    done = verify("certify", DENSE, "--eps", "0.01", "--semantics", "real", *more)
+    ask = ("certify", DENSE, "--eps", "0.01", "--semantics", "real")
+    done = verify(*ask, "--certificate", "x")
     assert done.code == 2
     assert "--semantics real" in done.err
 
@@ -113,6 +112,86 @@ def test_a_radius_in_real_arithmetic_may_reach_a_counterexample(
     assert "net.json (real arithmetic)" in page.read_text()
     curves = verify("compare", absorbing, "--semantics", "real").out
     assert "certified (real arithmetic)" in curves
+
+
+@pytest.mark.parametrize("splits", ["0", "1"])
+def test_confidence_in_real_arithmetic_says_so(
+    splits: str,
+    absorbing: Path,
+    tmp_path: Path,
+    verify: Run,  # noqa: F811
+) -> None:
+    """Nearer together than for every execution, which may leave it; never verified plainly."""
+    base = ("--eps", "0.1", "--method", "crown", "--attack-steps", "2", "--threshold", "0.6")
+    ask = ("confidence", absorbing, *base, "--splits", splits)
+    real = verify(*ask, "--semantics", "real", "--json", "-").record
+    plain = verify(*ask, "--json", "-").record
+    ((one,), (other,)) = real["results"], plain["results"]
+    assert one["verdict"] == "verified (real arithmetic)"
+    assert other["verdict"] == "unknown"
+    assert (real["settings"]["semantics"], plain["settings"]["semantics"]) == ("real", "float32")
+    for name in ("confidence", "nll", "entropy"):
+        assert one[name]["certified_low"] >= other[name]["certified_low"] - 1e-12
+        assert one[name]["certified_high"] <= other[name]["certified_high"] + 1e-12
+    # The margin is 1/2 in real arithmetic all over.
+    assert one["confidence"]["certified_low"] == pytest.approx(1 / (1 + np.exp(-0.5)), rel=1e-4)
+    assert other["confidence"]["certified_low"] < 0.6
+    picture = tmp_path / "bands.svg"
+    done = verify(*ask, "--semantics", "real", "--plot", picture)
+    assert "certified (real arithmetic)" in done.out
+    assert picture.exists()
+    short = ("certify", absorbing, "--eps", "0.1", "--method", "crown", "--confidence")
+    record = verify(*short, "--semantics", "real", "--json", "-").record
+    assert record["results"][0]["verdict"] == "verified (real arithmetic)"
+
+
+def test_an_execution_that_leaves_real_bounds_is_no_error(
+    absorbing: Path,
+    verify: Run,  # noqa: F811
+) -> None:
+    """From x0 = 1/4 on the executed margin is -1/2, and an attack finds that."""
+    ask = ("confidence", absorbing, "--eps", "0.5", "--method", "crown", "--threshold", "0.6")
+    (row,) = verify(*ask, "--semantics", "real", "--json", "-").record["results"]
+    assert row["verdict"] == "verified (real arithmetic)"
+    assert row["confidence"]["certified_low"] > 0.6
+
+
+def test_two_runs_contradict_each_other_only_where_executions_do(
+    absorbing: Path,
+    tmp_path: Path,
+    verify: Run,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A real proof beside an executed counterexample is none; a float32 proof would be."""
+    monkeypatch.setenv("TASHIKA_RUNS", str(tmp_path / "runs"))
+    verify("radius", absorbing, "--semantics", "real", "--attack", "none", "--run", "ideal")
+    verify("radius", absorbing, "--run", "executed")
+    for order in (("ideal", "executed"), ("executed", "ideal")):
+        done = verify("runs", "compare", *order, "--json", "-")
+        assert done.code == 0
+        assert done.record["contradictions"] == []
+        (found,) = done.record["by_rounding"]
+        assert "proved in real arithmetic by the" in found["why"]
+        assert "rounding decides" in found["why"]
+        assert done.record["verdicts"][0]["count"] == 1
+    shown = verify("runs", "compare", "ideal", "executed").out
+    assert "1 proved in real arithmetic and executed otherwise: no contradiction" in shown
+    assert "verified (real arithmetic)" in shown
+
+
+def test_a_proof_of_executions_is_contradicted_in_any_semantics() -> None:
+    """What refutes was executed, whatever the refuting run wanted to prove."""
+    proof: dict[str, object] = {"label": 1, "verdict": "verified", "eps": 0.5}
+    refuted: dict[str, object] = {"label": 1, "verdict": "falsified", "distance": 0.3}
+    stamp = Head("certify", {}, "m", "1", "1")
+    assert judged(proof, refuted)[0].startswith("proved by the first run up to 0.5, refuted")
+    assert judged(refuted, proof)[0].startswith("proved by the second run up to 0.5, refuted")
+    assert judged({**proof, "verdict": REAL_ONLY}, refuted)[0] == ""
+    assert "executed otherwise at 0.3" in judged({**proof, "verdict": REAL_ONLY}, refuted)[1]
+    assert judged({**proof, "eps": 0.2}, refuted) == ("", "")
+    assert (Verdict.VERIFIED.value, Verdict.VERIFIED_REAL.value) == (EXECUTED, REAL_ONLY)
+    real = replace(stamp, settings={"semantics": "real"})
+    assert same_question(stamp, real)
 
 
 def test_complete_search_says_what_it_proved(absorbing: Path, verify: Run) -> None:  # noqa: F811

@@ -2,7 +2,7 @@
 
 The refinement that k-ReLU and bab-refine use solvers for (Singh et al. 2019, section 4), without
 trust in the solver: HiGHS minimises z and -z over the layers below, and what its dual values prove
-for every float32 execution is intersected with what was known. Later layers start from it.
+is intersected with what was known. Later layers start from it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ from verify.ops.registry import lookup
 from verify.values.bounds import Bounds
 from verify.values.budget import Budget
 from verify.values.property import Case
-from verify.values.rounding import FLOAT32
+from verify.values.rounding import FLOAT32, Rounding
 
 BATCH = 32
 """Rows evaluated at once."""
 
 
 def tightened(
-    graph: Graph, case: Case, bounds: Mapping[str, Bounds], budget: Budget
+    graph: Graph,
+    case: Case,
+    bounds: Mapping[str, Bounds],
+    budget: Budget,
+    rounding: Rounding = FLOAT32,
 ) -> dict[str, Bounds]:
     """Rigorous bounds of every node, no looser than those given.
 
@@ -42,6 +46,7 @@ def tightened(
         case: whose box and input constraints hold; its clauses are not used.
         bounds: rigorous bounds of every node over the box, shape (1, *node).
         budget: its deadline is kept, up to one program.
+        rounding: which executions the bounds given hold for, and those that are found.
     """
     found = dict(bounds)
     for place, node in enumerate(graph.nodes):
@@ -52,7 +57,7 @@ def tightened(
         first = all(lookup(n).relax is None for n in below.nodes[1:])
         if (first and not len(case.inputs)) or time.monotonic() >= budget.deadline:
             continue
-        found[source] = tightened_node(below, case, found, budget)
+        found[source] = tightened_node(below, case, found, budget, rounding)
     return found
 
 
@@ -64,7 +69,7 @@ def with_last(graph: Graph, place: int, name: str) -> list[Node]:
 
 
 def tightened_node(
-    graph: Graph, case: Case, bounds: Mapping[str, Bounds], budget: Budget
+    graph: Graph, case: Case, bounds: Mapping[str, Bounds], budget: Budget, rounding: Rounding
 ) -> Bounds:
     """Bounds of the graph's output, whose open entries are minimised and maximised."""
     name, shape = graph.output.name, graph.output.shape
@@ -80,7 +85,7 @@ def tightened_node(
     known = {node.name: bounds[node.name] for node in graph.nodes}
     relaxed = program(graph, known, both, const, inputs=inputs, joint=False)
     rows = both.view(-1, *shape)
-    prover = Prover(ledger(graph, known, FLOAT32), relaxed, rows, const, inputs)
+    prover = Prover(ledger(graph, known, rounding), relaxed, rows, const, inputs)
     simplex = Simplex(relaxed)
     waiting: list[tuple[int, Vector]] = []
 

@@ -86,15 +86,15 @@ def certify(
     from verify.values.semantics import semantics_of
 
     kind = semantics_of(semantics)
-    if not kind.executed and (confidence or certificate is not None):
+    if not kind.executed and certificate is not None:
         raise SettingError(
-            f"--semantics {semantics} goes with verdicts alone; leave out --confidence and "
-            "--certificate"
+            f"--semantics {semantics} and --certificate exclude each other: a certificate is about "
+            "every float32 execution"
         )
     if confidence:
         from verify.cli.confidence import certify_confidence
 
-        return certify_confidence(model, eps, data, bounds, attacks, output, runs)
+        return certify_confidence(model, eps, data, bounds, attacks, output, runs, semantics)
     show, arguments = presenter(output), bound_arguments(bounds)
     falsifier_of(attacks, None)  # a misspelt attack is refused before the model is read
     session = open_session(model, data, parsing.radius(eps))

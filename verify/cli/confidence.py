@@ -14,6 +14,7 @@ from verify.cli.options import (
     OutputOptions,
     Radius,
     RunOptions,
+    Semantics,
 )
 
 PANEL, ATTACK = "Confidence", "Attack"
@@ -69,6 +70,7 @@ class ConfidenceOptions:
             rich_help_panel=PANEL,
         ),
     ] = None
+    semantics: Semantics = "float32"
     splits: Annotated[
         int,
         typer.Option(
@@ -122,7 +124,8 @@ def confidence(
     """Bound what the model says of its own certainty, everywhere within --eps.
 
     For each input: the confidence, NLL, entropy, energy and Brier score, each clean, as far as an
-    attack moves it, and as far as any perturbation can (proved, for every float32 execution). For
+    attack moves it, and as far as any perturbation can (proved, for every float32 execution unless
+    --semantics says otherwise). For
     the data set: the same of calibration error, accuracy, conformal sets and, with --ood, AUROC.
     "verified" here means: no input within --eps gets another class at a confidence >= --threshold.
 
@@ -149,6 +152,7 @@ def certify_confidence(
     attacks: AttackOptions,
     output: OutputOptions,
     runs: RunOptions,
+    semantics: str,
 ) -> int:
     """`verify certify --confidence`: the same, with defaults for what `certify` has no option for.
 
@@ -167,4 +171,6 @@ def certify_confidence(
     steps = usual.attack_steps if attacks.attack_steps is None else attacks.attack_steps
     restarts = usual.restarts if attacks.restarts is None else attacks.restarts
     push = PushOptions(0 if name == "none" else steps, restarts, attacks.seed)
-    return confidence(model, eps, data, ConfidenceOptions(), bounds, push, output, runs)
+    return confidence(
+        model, eps, data, ConfidenceOptions(semantics=semantics), bounds, push, output, runs
+    )

@@ -40,6 +40,7 @@ from verify.traverse import run
 from verify.values.budget import Budget
 from verify.values.question import Question
 from verify.values.result import StopReason, Verdict, norm_name
+from verify.values.semantics import EXECUTED, Semantics, semantics_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Aim:
     seed: int
     splits: int
     attack: ConfidenceAttack | None
+    semantics: Semantics = EXECUTED
 
     @staticmethod
     def read(wanted: ConfidenceOptions, push: PushOptions) -> Aim:
@@ -74,7 +76,8 @@ class Aim:
             attack = ConfidenceAttack(push.attack_steps, push.restarts, seed=push.seed)
         if wanted.splits < 0:
             raise SettingError(f"--splits is {wanted.splits}, expected at least 0")
-        return Aim(temperature, threshold, wanted.bins, alpha, push.seed, wanted.splits, attack)
+        figures = temperature, threshold, wanted.bins, alpha
+        return Aim(*figures, push.seed, wanted.splits, attack, semantics_of(wanted.semantics))
 
     def settings(self) -> dict[str, object]:
         """As the record holds them."""
@@ -85,6 +88,7 @@ class Aim:
             "alpha": self.alpha,
             "seed": self.seed,
             "splits": self.splits,
+            "semantics": self.semantics.name,
             "attack": "none" if self.attack is None else "confidence",
             "attack_steps": 0 if self.attack is None else self.attack.steps,
             "restarts": 0 if self.attack is None else self.attack.restarts,
@@ -97,7 +101,10 @@ def judge(
 ) -> list[Judged]:
     """Certified, attacked and clean scores of one batch."""
     started = time.monotonic()
-    bounder = recipe(arguments.method, iterations=arguments.iterations).stages[-1].bounder
+    iterations, semantics = arguments.iterations, aim.semantics
+    strategy = recipe(arguments.method, iterations=iterations, semantics=semantics.name)
+    bounder = strategy.stages[-1].bounder
+    by_part = dataclasses.replace(BY_PART, rounding=semantics.rounding)
     timeout = None if arguments.timeout is None else arguments.timeout * len(few.x)
     budget = Budget(memory=granted(arguments.memory)).within(timeout)
     graphs = [splittable(n.graph) if aim.splits else n.graph for n in networks]
@@ -116,7 +123,7 @@ def judge(
         split_scores(
             graph,
             few,
-            BY_PART,
+            by_part,
             found.scores,
             temperature=aim.temperature,
             rounds=aim.splits,
@@ -137,7 +144,11 @@ def judged(
     late: bool,
     started: float,
 ) -> list[Judged]:
-    """One batch: clean and attacked values beside the certified ones, which must hold them."""
+    """One batch: clean and attacked values beside the certified ones, which must hold them.
+
+    Both are executed, so that bounds of the real-valued network need not: rounding may be more than
+    they leave.
+    """
     graphs = [network.graph.to(torch.float32) for network in networks]
 
     def model(x: Tensor) -> Tensor:
@@ -150,8 +161,9 @@ def judged(
     if aim.attack is not None:
         ball = Ball(few.eps, few.p, few.lower, few.upper)
         found = dataclasses.replace(aim.attack)(model, few.x, few.labels, ball)
-    check(scores, clean, clean)
-    if found is not None:
+    if aim.semantics.executed:
+        check(scores, clean, clean)
+    if aim.semantics.executed and found is not None:
         check(scores, found.low, found.high)
     wrong = confirmed(networks, few, aim, found, model)
     share = (time.monotonic() - started) / max(1, len(few.x))
@@ -227,7 +239,7 @@ def confirmed(
 def row_of(found: Judged, index: int, method: str, aim: Aim) -> dict[str, object]:
     """One result of the record."""
     if found.safe(aim.threshold):
-        verdict, reason = Verdict.VERIFIED, ""
+        verdict, reason = aim.semantics.proof, ""
     elif found.confidently_wrong:
         verdict, reason = Verdict.FALSIFIED, ""
     else:

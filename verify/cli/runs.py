@@ -103,7 +103,9 @@ def compare(
     """Compare two runs instance by instance: two models, two methods, two versions of the tool.
 
     Instances are the same if number and input are. Where both runs asked the same model the same
-    question, results that cannot both be true are a contradiction: please report one.
+    question, results that cannot both be true are a contradiction: please report one. A proof for
+    every float32 execution is contradicted by any counterexample, since each was executed; a proof
+    in real arithmetic by none: rounding decides there.
 
     Exit code: 0 none, 1 a contradiction, 2 no such run.
     """

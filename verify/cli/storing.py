@@ -14,7 +14,7 @@ from rich.text import Text
 
 from verify.cli.presenting import console_on
 from verify.errors import RunError, SettingError
-from verify.report.records import VERDICTS, Record
+from verify.report.records import REAL_ONLY, VERDICTS, Record
 from verify.report.stored import record_of
 from verify.report.writers import csv_text, json_text, parquet_bytes, write_whole
 from verify.runs.comparing import Comparison, Pair, compare_runs, number
@@ -186,11 +186,20 @@ def print_comparison(folder: Path | None, first: str, second: str, json: str | N
         console.print(transitions(first, second, found))
     else:
         console.print(figures_table(found))
-    shown = [*found.contradictions, *(p for p in found.changed if not p.contradiction)]
+    first_of_all = [*found.contradictions, *found.by_rounding]
+    shown = [*first_of_all, *(p for p in found.changed if p not in first_of_all)]
     if shown:
         console.print(pairs_table(first, second, shown[:SHOWN]))
     if len(shown) > SHOWN:
         console.print(Text(f"... and {len(shown) - SHOWN} more; --json has all"))
+    if found.by_rounding:
+        console.print(
+            Text(
+                f"{len(found.by_rounding)} proved in real arithmetic and executed otherwise: no "
+                "contradiction, since such a proof covers no execution; rounding decides there."
+            ),
+            soft_wrap=True,
+        )
     if found.contradictions:
         console.print(
             Text(
@@ -206,7 +215,7 @@ def print_comparison(folder: Path | None, first: str, second: str, json: str | N
 
 def transitions(first: str, second: str, found: Comparison) -> Table:
     """How many went from which verdict to which."""
-    kinds = [v for v in (*VERDICTS, "None") if any(v in pair for pair in found.verdicts)]
+    kinds = [v for v in (*VERDICTS, REAL_ONLY, "None") if any(v in pair for pair in found.verdicts)]
     table = Table(f"{first} \\ {second}", *kinds)
     for row in kinds:
         table.add_row(row, *(str(found.verdicts.get((row, column), 0)) for column in kinds))
@@ -227,14 +236,14 @@ def figures_table(found: Comparison) -> Table | Text:
 
 def pairs_table(first: str, second: str, pairs: Sequence[Pair]) -> Table:
     """The instances themselves."""
-    table = Table("index", first, second, f"margin {first}", f"margin {second}", "contradiction")
+    table = Table("index", first, second, f"margin {first}", f"margin {second}", "remark")
     for pair in pairs:
         margins = [number(row, "margin") for row in (pair.first, pair.second)]
         table.add_row(
             str(pair.index),
             *pair.verdicts,
             *("" if margin is None else f"{margin:.4g}" for margin in margins),
-            Text(pair.contradiction),
+            Text(pair.contradiction or pair.rounding),
         )
     return table
 
@@ -258,6 +267,7 @@ def as_json(first: str, second: str, found: Comparison) -> dict[str, object]:
         "contradictions": [
             {"index": pair.index, "why": pair.contradiction} for pair in found.contradictions
         ],
+        "by_rounding": [{"index": pair.index, "why": pair.rounding} for pair in found.by_rounding],
         "instances": [
             {"index": p.index, "first": dict(p.first), "second": dict(p.second)}
             for p in found.pairs

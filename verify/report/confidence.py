@@ -55,7 +55,7 @@ def bands_table(record: Record) -> Table:
         "verdict",
         "confidence",
         "attacked",
-        "certified",
+        f"certified{record.remark}",
         "certified NLL",
         "certified entropy",
     ):
@@ -80,7 +80,7 @@ def bands_table(record: Record) -> Table:
 def sandwich_table(record: Record) -> Table:
     """Clean within attacked within certified, for each figure of the data set."""
     table = Table()
-    for column in ("data set", "clean", "attacked", "certified"):
+    for column in ("data set", "clean", "attacked", f"certified{record.remark}"):
         table.add_column(column, justify="left" if column == "data set" else "right", no_wrap=True)
     for name, values in spans(record):
         counted = name.startswith(_COUNTED)
@@ -119,7 +119,7 @@ def abstention_lines(record: Record) -> list[str]:
     if not isinstance(found, Mapping):
         return []
     return [
-        f"never confidently wrong (at {_shown(found['threshold'])}): certified "
+        f"never confidently wrong (at {_shown(found['threshold'])}): certified{record.remark} "
         f"{_percent(found['certified_safe'], ROUND_FLOOR)}, not refuted "
         f"{_percent(found['attacked_safe'], ROUND_CEILING)} of the inputs; always right and "
         f"accepted: certified {_percent(found['certified_accepted_and_right'], ROUND_FLOOR)}"

@@ -66,7 +66,7 @@ def _draw_bands(axes: "Axes", record: Record) -> None:
         color=BLUE,
         alpha=0.45,
         linewidth=width,
-        label="certified: no perturbation leaves it",
+        label=f"certified{record.remark}: no perturbation leaves it",
     )
     axes.vlines(
         places,
@@ -113,7 +113,7 @@ def _draw_reliability(axes: "Axes", record: Record) -> None:
     axes.set_xticks(range(count), labels, fontsize=8)
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel("groups of inputs, by clean confidence")
-    axes.set_title("pale: certified, full: attacked, dot: clean", fontsize=10)
+    axes.set_title(f"pale: certified{record.remark}, full: attacked, dot: clean", fontsize=10)
     axes.legend(loc="lower right", facecolor="white", edgecolor="none", framealpha=0.85)
 
 

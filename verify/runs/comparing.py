@@ -1,4 +1,10 @@
-"""Two runs, instance by instance: what changed, and what cannot both be true."""
+"""Two runs, instance by instance: what changed, and what cannot both be true.
+
+A counterexample is an execution of the file in either semantics, replayed in the model's own
+runtime, and a proof under float32 covers every execution: so the two contradict each other whatever
+semantics the counterexample was found in. A proof in real arithmetic covers no execution: where one
+breaks it, rounding decides, and both may be right.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +21,15 @@ SAME_QUESTION = (
     "input_range",
     "mean",
     "std",
-    "semantics",
     "transform",
     "flow",
     "smooth",
     "pixel_noise",
 )
-"""Settings under which verdicts about one input are about one claim, but for its radius."""
+"""Settings under which verdicts about one input are about one claim, but for its radius. Semantics
+is none of them: the verdict itself says what a proof covers."""
+EXECUTED, REAL_ONLY = "verified", "verified (real arithmetic)"
+"""Verdicts of proofs."""
 
 NO_FIGURES = ("index", "seconds")
 
@@ -33,11 +41,13 @@ class Pair:
     Attributes:
         first, second: the two results.
         contradiction: why they cannot both be true, or "".
+        rounding: why they can, though one is proved and the other refuted; or "".
     """
 
     first: Row
     second: Row
     contradiction: str
+    rounding: str = ""
 
     @property
     def moved(self) -> dict[str, float]:
@@ -91,6 +101,11 @@ class Comparison:
         return tuple(pair for pair in self.pairs if pair.contradiction)
 
     @property
+    def by_rounding(self) -> tuple[Pair, ...]:
+        """Those that are proved in real arithmetic and executed otherwise."""
+        return tuple(pair for pair in self.pairs if pair.rounding)
+
+    @property
     def figures(self) -> dict[str, tuple[int, float]]:
         """By name of a number: in how many pairs it differs, and by how much at most."""
         found: dict[str, tuple[int, float]] = {}
@@ -116,7 +131,8 @@ def compare_runs(first: Store, second: Store) -> Comparison:
     shared = [place for place in mine if place in its]
     comparable = same_question(first.head, second.head)
     pairs = (
-        Pair(mine[p], its[p], contradiction(mine[p], its[p]) if comparable else "") for p in shared
+        Pair(mine[p], its[p], *(judged(mine[p], its[p]) if comparable else ("", "")))
+        for p in shared
     )
     return Comparison(
         tuple(first.head.differences(second.head)),
@@ -141,24 +157,35 @@ def results_of(store: Store) -> dict[tuple[object, ...], Row]:
 
 def same_question(first: Head, second: Head) -> bool:
     """Whether claims of one are about what claims of the other are about."""
-    one, other = ({"semantics": "float32", **head.settings} for head in (first, second))
     return first.model_sha256 == second.model_sha256 and all(
-        one.get(name) == other.get(name) for name in SAME_QUESTION
+        first.settings.get(name) == second.settings.get(name) for name in SAME_QUESTION
     )
 
 
-def contradiction(first: Row, second: Row) -> str:
-    """Why two results about one input and model cannot both be true; "" if they can."""
+def judged(first: Row, second: Row) -> tuple[str, str]:
+    """Why two results about one input and model contradict each other, and why they do not.
+
+    Both empty where neither proves what the other refutes.
+    """
+    return clash(first, second, EXECUTED), clash(first, second, REAL_ONLY)
+
+
+def clash(first: Row, second: Row, proof: str) -> str:
+    """What one result proves, by a verdict of this kind, and the other refutes; "" if nothing."""
     if first.get("label") != second.get("label"):
         return ""
+    how, but = ("", "refuted") if proof == EXECUTED else (" in real arithmetic", "executed")
+    rest = "" if proof == EXECUTED else ": rounding decides, both may be right"
     for proved, refuted, order in ((first, second, "first"), (second, first, "second")):
-        if proved.get("verdict") != "verified":
+        if proved.get("verdict") != proof:
             continue
         low, high = number(proved, "eps"), nearest(refuted)
         if low is not None and high is not None and low >= high:
-            return f"proved by the {order} run up to {low:g}, refuted by the other at {high:g}"
+            other = "by the other" if proof == EXECUTED else "otherwise"
+            return f"proved{how} by the {order} run up to {low:g}, {but} {other} at {high:g}{rest}"
         if "answer" in proved and refuted.get("verdict") == "falsified":
-            return f"proved by the {order} run, refuted by the other"
+            other = "by the other" if proof == EXECUTED else "otherwise in the other"
+            return f"proved{how} by the {order} run, {but} {other}{rest}"
     return ""
 
 
