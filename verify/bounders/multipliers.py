@@ -104,6 +104,7 @@ class Ledger:
         form: LinearForm,
         multipliers: Mapping[str, Tensor],
         tighter: Mapping[str, Bounds],
+        arrived: dict[str, Tensor] | None = None,
     ) -> LinearForm:
         """A row over the input that bounds `form`, stated at node `start`, from below.
 
@@ -113,6 +114,7 @@ class Ledger:
             multipliers: per kinked node, (batch, row, *node).
             tighter: bounds of inputs of kinked nodes that hold in each batch entry's domain,
                 shape (batch, *node); where none are given, those over the whole region.
+            arrived: is given the coefficients over each kinked node's output, if it is there.
         """
         pending = {start: form}
         for node in reversed(self.graph.nodes[1:]):
@@ -121,6 +123,8 @@ class Ledger:
             here = pending.pop(node.name)
             if node.op in KINKED:
                 (source,) = node.inputs
+                if arrived is not None:
+                    arrived[node.name] = here.coeff
                 bounds = tighter[source] if source in tighter else self.bounds[source]
                 step = through_kink(node, here, multipliers[node.name], bounds)
                 pieces: tuple[LinearForm, ...] = (step,)

@@ -54,15 +54,22 @@ class Prover:
         return Box(box.lower, box.upper).minimise(form)[:, 0]
 
     def plane(
-        self, domains: Sequence[Domain], duals: Sequence[Vector], weights: Tensor | None = None
+        self,
+        domains: Sequence[Domain],
+        duals: Sequence[Vector],
+        weights: Tensor | None = None,
+        arrived: dict[str, Tensor] | None = None,
     ) -> LinearForm:
-        """The linear function of the input behind `prove`, (domain, 1, *input)."""
+        """The linear function of the input behind `prove`, (domain, 1, *input).
+
+        `arrived`, if given, takes the coefficients over each kinked node's output.
+        """
         values = torch.from_numpy(np.stack(duals))
         if weights is None:
             weights = self.weights(values)
         start = self.start(weights)
         nu, tighter = self.multipliers(values), self.tighter(domains)
-        form = self.ledger.pull(self.ledger.graph.output.name, start, nu, tighter)
+        form = self.ledger.pull(self.ledger.graph.output.name, start, nu, tighter, arrived)
         return self.with_inputs(form, values)
 
     def weights(self, values: Tensor) -> Tensor:

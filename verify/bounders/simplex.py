@@ -33,11 +33,13 @@ class Domain:
     Attributes:
         side: +1 where z >= 0, -1 where z <= 0, 0 where its sign is open.
         lower, upper: bounds of z; on a known side within that side.
+        splits: which neurons were split on the way, and which side this is, in order.
     """
 
     side: Flags
     lower: Vector
     upper: Vector
+    splits: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

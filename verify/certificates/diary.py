@@ -13,6 +13,7 @@ from torch import Tensor
 
 from verify.bounders.alpha_crown import AlphaCrown
 from verify.bounders.memo import SPEC, Memo
+from verify.certificates.programs import ProgramTrees
 from verify.certificates.recording import InputTree, ReluTrees, slopes_of, tightened
 from verify.certificates.tree import Proof, Slopes
 from verify.graph.ir import Graph
@@ -58,8 +59,13 @@ class Searched:
     """The tree of a search on what was open of a case, and the slopes of its root."""
 
     case: Case
-    tree: InputTree | ReluTrees
+    tree: InputTree | ReluTrees | ProgramTrees
     memo: Memo
+
+    def rows(self) -> Slopes:
+        """Of the case's rows, in their order."""
+        parts = self.memo.new.get(SPEC, [])
+        return slopes_of(parts[-1]) if parts else {}
 
 
 @dataclass(eq=False)
@@ -84,7 +90,7 @@ class Diary:
         return Keeping(bounder, self) if isinstance(bounder, AlphaCrown) else bounder
 
     def search(self, number: int, case: Case, search: Search) -> Search:
-        """The search, its tree kept; of linear programs nothing is."""
+        """The search, its tree kept."""
         self.searched.pop(number, None)
         module = search.module if isinstance(search, Later) else ""
         if module == "input_split":
@@ -95,6 +101,12 @@ class Diary:
             relus, memo = ReluTrees(), memo_of_one()
             self.searched[number] = Searched(case, relus, memo)
             return Harder(ActivationSplit(recorder=relus, memo=memo), self.spare)
+        if module == "milp":
+            from verify.search.milp import Milp  # scipy and HiGHS, which few decisions need
+
+            signs, memo = ProgramTrees(), memo_of_one()
+            self.searched[number] = Searched(case, signs, memo)
+            return Harder(Milp(recorder=signs, memo=memo), self.spare)
         return search
 
     def rows(self, case: Case, coeff: Tensor) -> Slopes:
@@ -141,7 +153,7 @@ class Keeping:
 class Harder:
     """A search that is asked for a little more; what it then proves holds all the more."""
 
-    search: ActivationSplit
+    search: Search
     spare: float
 
     def __call__(

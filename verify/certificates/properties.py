@@ -12,7 +12,8 @@ import torch
 
 from verify.bounders.alpha_crown import AlphaCrown
 from verify.bounders.slopes import Ascent
-from verify.certificates.diary import Diary, rows_of_root
+from verify.certificates.diary import Diary, Searched, rows_of_root
+from verify.certificates.programs import ProgramTrees
 from verify.certificates.proving import Claim, NoCertificate, certificate, claim, rooted
 from verify.certificates.recording import InputTree, ReluTrees
 from verify.certificates.tree import Branch, CaseProof, Part, of_row, whole
@@ -29,6 +30,8 @@ ITERATIONS = 40
 """Of the slopes: more than a verdict takes, as the checker sees a slightly larger box."""
 SPARES = (1e-3, 1e-2)
 """How much more than the property a repeated search over Relus is asked for, first and then."""
+NAMES = {"input_split": "InputSplit", "activation_split": "ActivationSplit", "milp": "Milp"}
+"""Searches that leave proofs behind, by module."""
 FEW_INPUTS = 20
 """Up to so many inputs that vary, a repeated search is one of boxes."""
 
@@ -93,8 +96,9 @@ def searched(
     diary: Diary, known: Claim, number: int, case: Case, budget: Budget, module: str
 ) -> Iterator[CaseProof]:
     """What a search finds once more; raises NoCertificate if it does not prove the case."""
-    name = {"input_split": "InputSplit", "activation_split": "ActivationSplit"}[module]
-    outcome = diary.search(number, case, Later(module, name))(diary.graph, case, None, budget)
+    outcome = diary.search(number, case, Later(module, NAMES[module]))(
+        diary.graph, case, None, budget
+    )
     if outcome.verdict is not Verdict.VERIFIED:
         raise NoCertificate(f"the search could not be repeated: {outcome.reason}")
     yield from kept(diary, known, number, case)
@@ -115,16 +119,35 @@ def kept(diary: Diary, known: Claim, number: int, case: Case) -> Iterator[CasePr
     elif isinstance(found.tree, InputTree):
         yield whole(len(theirs.clauses), found.tree.root)
     else:
-        parts = parts_of(found.tree, [same_clause(case, c) for c in found.case.clauses])
+        own = [same_clause(case, c) for c in found.case.clauses]
+        parts = parts_of(found.tree, own)
+        if isinstance(found.tree, ProgramTrees):
+            parts += unsplit(found, found.tree, own)
         (leaf,) = single.parts
         proved = {clause for part in parts for clause in part.clauses}
         leaf.clauses = [clause for clause in leaf.clauses if clause not in proved]
         leaf.tree.proofs = [p for p in leaf.tree.proofs if p.clause not in proved]
-        shared = [*rows_of_root(found.memo, diary.graph), *found.tree.shared]
+        shared = rows_of_root(found.memo, diary.graph)
+        shared += found.tree.shared if isinstance(found.tree, ReluTrees) else []
         yield CaseProof([*parts, *([leaf] if leaf.clauses else [])], shared)
 
 
-def parts_of(trees: ReluTrees, clauses: list[int]) -> list[Part]:
+def unsplit(found: Searched, trees: ProgramTrees, clauses: list[int]) -> list[Part]:
+    """One leaf for each clause that the slopes proved before any program was made."""
+    rows, parts, first = found.rows(), [], 0
+    for i, clause in enumerate(found.case.clauses):
+        if i not in trees.trees:
+            leaf = Branch()
+            for k in range(len(clause)):
+                one = slice(first + k, first + k + 1)
+                slopes = {name: alpha[one] for name, alpha in rows.items()}
+                leaf.proofs.append(of_row(clauses[i], k, slopes))
+            parts.append(Part([clauses[i]], leaf))
+        first += len(clause)
+    return parts
+
+
+def parts_of(trees: ReluTrees | ProgramTrees, clauses: list[int]) -> list[Part]:
     """One part for each tree; clauses are numbered as in the whole case."""
     parts = []
     for own, tree in trees.trees.items():

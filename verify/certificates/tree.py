@@ -65,6 +65,7 @@ class Proof:
         sign: +1 for lower bounds, -1 for upper ones.
         path: splits below the node that a row is bounded under, in order: 1 for >= 0, -1 for <= 0.
             Rows of one entry that have any stand together, and are the leaves of a whole tree.
+        fine: whether the slopes have to be kept in float32.
     """
 
     clause: int
@@ -75,6 +76,7 @@ class Proof:
     entries: NDArray[np.integer] = field(default_factory=lambda: np.full(1, -1))
     sign: int = 1
     path: Entries = field(default_factory=Entries.none)
+    fine: bool = False
 
     def about(self, clause: int) -> Proof:
         """The same of a clause with another number."""

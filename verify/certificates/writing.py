@@ -149,7 +149,8 @@ def proof_arrays(proofs: list[tuple[int, Proof]], columns: Columns, most: int) -
     counts = [len(proof.weight) for _, proof in proofs]
     total = sum(counts)
     table, weight = np.zeros((total, 4), np.int32), np.zeros((total, most), np.float32)
-    alpha = np.zeros((total, len(columns.pairs)), np.float16)
+    kind = np.float32 if any(proof.fine for _, proof in proofs) else np.float16
+    alpha = np.zeros((total, len(columns.pairs)), kind)
     push, path = [np.zeros((0, 2), np.int32)], [np.zeros((0, 3), np.int32)]
     value = [np.zeros(0, np.float32)]
     first = 0

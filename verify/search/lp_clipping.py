@@ -25,6 +25,7 @@ from verify.bounders.multipliers import KINKED
 from verify.bounders.safe_lp import Prover
 from verify.bounders.simplex import Domain
 from verify.graph.ir import Graph
+from verify.search.recorder import ProgramRecorder
 from verify.values.linear_form import LinearForm
 from verify.values.rounding import SPARE, UNIT_FLOAT64, gamma
 
@@ -41,6 +42,7 @@ class Clipper:
         place: of the neurons among all open ones, (neuron,).
         coeff, const, error: of z and then of -z over the flat input: what is executed lies at most
             `error` below coeff·x + const; shapes (2·neuron, input), (2·neuron,), (2·neuron,).
+        recorder: is told what moved, or None.
     """
 
     prover: Prover
@@ -48,6 +50,7 @@ class Clipper:
     coeff: Tensor
     const: Tensor
     error: Tensor
+    recorder: ProgramRecorder | None = None
 
     def __call__(
         self, domains: Sequence[Domain], duals: Sequence[Vector], aim: float
@@ -72,6 +75,13 @@ class Clipper:
         known = torch.where(torch.isfinite(least), least, -torch.inf).numpy()
         count = len(self.place)
         place = self.place.numpy()
+        if self.recorder is not None:
+            for i, (domain, values) in enumerate(zip(domains, duals, strict=True)):
+                before = np.stack([domain.lower[place], -domain.upper[place]])
+                moved = torch.from_numpy(known[i].reshape(2, count) > before)
+                some = moved.any(dim=0)
+                times = torch.where(moved, t[i].view(2, count), torch.nan)
+                self.recorder.clipped(domain, values, self.place[some], times[:, some])
         return [
             narrowed(domain, place, row[:count], -row[count:])
             for domain, row in zip(domains, known, strict=True)
@@ -105,7 +115,7 @@ def narrowed(domain: Domain, place: Index, low: Vector, high: Vector) -> Domain 
     return replace(domain, side=side.astype(np.int8), lower=lower, upper=upper)
 
 
-def clipper(prover: Prover) -> Clipper | None:
+def clipper(prover: Prover, recorder: ProgramRecorder | None = None) -> Clipper | None:
     """What clips a program's domains, or None where it would not pay."""
     graph = prover.ledger.graph
     if graph.input.size > MOST_INPUTS:
@@ -127,6 +137,7 @@ def clipper(prover: Prover) -> Clipper | None:
         torch.cat([coeff, -coeff]),
         torch.cat([const, -const]),
         torch.cat([error, error]),
+        recorder,
     )
 
 

@@ -23,6 +23,7 @@ from verify.bounders.lp import Vector
 from verify.bounders.safe_lp import Prover
 from verify.bounders.simplex import CUT_OFF, INFEASIBLE, OPTIMAL, Domain, Simplex, Solved
 from verify.search.lp_clipping import Clipper
+from verify.search.recorder import ProgramRecorder
 
 BATCH = 64
 """Claims evaluated at once."""
@@ -71,6 +72,7 @@ class LpTree:
         point: called with the inputs of every optimum, (inputs,); True ends the search.
         aim: what the rigorous bound of a node must exceed.
         clip: tightens nodes before they are split, or None.
+        recorder: is told what proves what, or None.
         slack: how much more the solver's must, so that rounding does not undo it.
         bound: least rigorous bound of the closed nodes.
         nodes: solved so far.
@@ -85,6 +87,7 @@ class LpTree:
     aim: float = 0.0
     slack: float = 0.0
     clip: Clipper | None = None
+    recorder: ProgramRecorder | None = None
     bound: float = np.inf
     nodes: int = 0
     stuck: int = 0
@@ -232,7 +235,7 @@ class LpTree:
         claims, self.claims = self.claims, []
         if not claims:
             return
-        proved = evaluated(self.prover, claims)
+        proved = self.evaluated(claims)
         for claim, bound in zip(claims, proved.tolist(), strict=True):
             if bound > self.aim:
                 self.close(bound)
@@ -240,7 +243,7 @@ class LpTree:
             self.simplex.move(claim.domain)
             solved = self.simplex.solve()
             if solved.duals is not None and solved.status in (OPTIMAL, INFEASIBLE):
-                (again,) = evaluated(self.prover, [Claim(claim.domain, solved)])
+                (again,) = self.evaluated([Claim(claim.domain, solved)])
                 if float(again) > self.aim:
                     self.close(float(again))
                     continue
@@ -248,6 +251,30 @@ class LpTree:
                 self.examine(claim.domain, solved)
             else:
                 self.file(claim.domain, solved)
+
+    def evaluated(self, claims: list[Claim]) -> Tensor:
+        """Rigorous bounds of claims, +inf where the domain is proved empty; -inf shows nothing.
+
+        Whether HiGHS's ray has the sign of our multipliers is not relied upon: both are evaluated.
+        """
+        rays = torch.tensor([claim.solved.ray for claim in claims])
+        known = [claim.solved.duals for claim in claims if claim.solved.duals is not None]
+        domains, prover = [claim.domain for claim in claims], self.prover
+        # A ray shows that the domain is empty: the rows of the output count for nothing there.
+        weights = torch.where(rays[:, None], 0.0, prover.weights(torch.from_numpy(np.stack(known))))
+        bound = prover.prove(domains, known, weights)
+        bound = torch.where(torch.isfinite(bound), bound, -torch.inf)
+        for i in (rays & ~(bound > 0)).nonzero().flatten().tolist():
+            turned = -known[i]
+            again = prover.prove([domains[i]], [turned], weights[i : i + 1])
+            if bool(torch.isfinite(again) & (again > 0)):
+                known[i], bound[i] = turned, again[0]
+        bound = torch.where(rays & (bound > 0), torch.inf, torch.where(rays, -torch.inf, bound))
+        good = (bound > self.aim).nonzero().flatten()
+        if self.recorder is not None and len(good):
+            closed, by = zip(*((domains[i], known[i]) for i in good.tolist()), strict=True)
+            self.recorder.closed(closed, by, weights[good])
+        return bound
 
 
 def half(domain: Domain, place: int, side: int) -> Domain:
@@ -258,25 +285,4 @@ def half(domain: Domain, place: int, side: int) -> Domain:
         lower[place] = 0.0
     else:
         upper[place] = 0.0
-    return Domain(sides, lower, upper)
-
-
-def evaluated(prover: Prover, claims: list[Claim]) -> Tensor:
-    """Rigorous bounds of claims, +inf where the domain is proved empty; -inf shows nothing.
-
-    Whether HiGHS's ray has the sign of our multipliers is not relied upon: both are evaluated.
-    """
-    rays = torch.tensor([claim.solved.ray for claim in claims])
-    known = [claim.solved.duals for claim in claims if claim.solved.duals is not None]
-    domains = [claim.domain for claim in claims]
-    # A ray shows that the domain is empty: the rows of the output count for nothing there.
-    weights = torch.where(rays[:, None], 0.0, prover.weights(torch.from_numpy(np.stack(known))))
-    bound = prover.prove(domains, known, weights)
-    bound = torch.where(torch.isfinite(bound), bound, -torch.inf)
-    if bool(rays.any()):
-        picked = rays.nonzero().flatten()
-        turned = [-known[i] for i in picked.tolist()]
-        again = prover.prove([domains[i] for i in picked.tolist()], turned, weights[picked])
-        empty = (bound[picked] > 0) | (torch.isfinite(again) & (again > 0))
-        bound[picked] = torch.where(empty, torch.inf, -torch.inf).to(bound.dtype)
-    return bound
+    return Domain(sides, lower, upper, (*domain.splits, (place, side)))

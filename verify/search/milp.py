@@ -22,6 +22,7 @@ from torch import Tensor
 
 from verify.bounders.alpha_crown import AlphaCrown
 from verify.bounders.lp import Vector, program
+from verify.bounders.memo import Memo
 from verify.bounders.multipliers import KINKED, Ledger, ledger
 from verify.bounders.safe_lp import Prover
 from verify.bounders.simplex import Simplex
@@ -32,6 +33,7 @@ from verify.problem import Problem
 from verify.search.lp_clipping import clipper
 from verify.search.lp_tree import LpTree
 from verify.search.outcome import Outcome, Progress, Refuter, Watcher
+from verify.search.recorder import ProgramRecorder
 from verify.traverse import run
 from verify.values.bounds import Bounds
 from verify.values.budget import Budget, OutOfTime
@@ -58,12 +60,16 @@ class Milp:
         most_entries: likewise, stored entries of the program's matrix.
         bounder: of the neurons, before the first program; it is given the rounding.
         rounding: which executions a proof is to hold for.
+        recorder: is told what proves what.
+        memo: given the slopes that bounded the neurons and the rows; for certificates.
     """
 
     most_neurons: int = 2000
     most_entries: int = 20_000_000
     bounder: AlphaCrown = AlphaCrown(enough=0.0)
     rounding: Rounding = FLOAT32
+    recorder: ProgramRecorder | None = None
+    memo: Memo | None = None
 
     def __call__(
         self,
@@ -83,11 +89,11 @@ class Milp:
         region = Box(case.lower.view(shape), case.upper.view(shape))
         try:
             bounder = replace(self.bounder, rounding=self.rounding)
-            enclosure = bounder(Problem(graph, region, case.spec()), budget)
+            enclosure = bounder(Problem(graph, region, case.spec()), budget, self.memo)
         except OutOfTime:
             return Outcome(Verdict.UNKNOWN, METHOD, why, StopReason.OUT_OF_TIME.value)
         hunt = Hunt(graph, case, refute, budget, watch, enclosure.bounds, why)
-        return hunt.over(self, enclosure.margin[0], self.most_neurons, self.most_entries)
+        return hunt.over(self, enclosure.margin[0])
 
 
 def unfit(graph: Graph) -> str:
@@ -115,7 +121,7 @@ class Hunt:
     clause: Halfspaces | None = None
     middle: Tensor | None = None
 
-    def over(self, settings: Milp, margin: Tensor, neurons: int, entries: int) -> Outcome:
+    def over(self, settings: Milp, margin: Tensor) -> Outcome:
         """Clauses from the least proved to the best; the first that stays open ends the matter."""
         sizes = [len(clause) for clause in self.case.clauses]
         best = [float(rows.nan_to_num(-math.inf).max()) for rows in margin.split(sizes)]
@@ -125,7 +131,7 @@ class Hunt:
         for i in order:
             if math.isfinite(best[i]) and best[i] > 0:
                 continue
-            tree = self.tree(account, self.case.clauses[i], neurons, entries)
+            tree = self.tree(account, i, settings)
             if isinstance(tree, str):
                 return self.unknown(tree, best[i])
             closed = tree.run(self.budget.deadline, tell=partial(self.tell, tree))
@@ -146,23 +152,29 @@ class Hunt:
         """No decision."""
         return Outcome(Verdict.UNKNOWN, METHOD, self.why, reason, bound=bound, domains=self.domains)
 
-    def tree(self, account: Ledger, clause: Halfspaces, neurons: int, entries: int) -> LpTree | str:
+    def tree(self, account: Ledger, number: int, settings: Milp) -> LpTree | str:
         """The tree of one clause, or why there is none."""
+        clause, recorder = self.case.clauses[number], settings.recorder
         inputs = (self.case.inputs.coeff, self.case.inputs.const)
         try:
             relaxed = program(self.graph, self.bounds, clause.coeff, clause.const, inputs=inputs)
         except UnsupportedOperator as error:
             return str(error)
-        if relaxed.open_count > neurons:
-            return f"{relaxed.open_count} neurons of open sign, more than {neurons}"
-        if relaxed.matrix.nnz > entries:
-            return f"a program of {relaxed.matrix.nnz} entries, more than {entries}"
+        if relaxed.open_count > settings.most_neurons:
+            most = settings.most_neurons
+            return f"{relaxed.open_count} neurons of open sign, more than {most}"
+        if relaxed.matrix.nnz > settings.most_entries:
+            most = settings.most_entries
+            return f"a program of {relaxed.matrix.nnz} entries, more than {most}"
         shape = self.graph.output.shape
         prover = Prover(account, relaxed, clause.coeff.view(-1, *shape), clause.const, inputs)
         self.clause = clause
         simplex = Simplex(relaxed)
         slack = slack_of(prover, simplex)
-        return LpTree(simplex, prover, self.judged, slack=slack, clip=clipper(prover))
+        if recorder is not None:
+            recorder.begin(prover, number)
+        clip = clipper(prover, recorder)
+        return LpTree(simplex, prover, self.judged, slack=slack, clip=clip, recorder=recorder)
 
     def judged(self, point: Vector) -> bool:
         """Whether the runtime confirms a program's optimum as a counterexample.

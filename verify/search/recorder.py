@@ -1,18 +1,23 @@
-"""Recorder: who wants to know what proves what in a search over activations."""
+"""Recorder: who wants to know what proves what in a search, for certificates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
+from torch import Tensor
+
 from verify.bounders.domains import Domains
+from verify.bounders.lp import Vector
 from verify.bounders.refining import Bounded
+from verify.bounders.safe_lp import Prover
+from verify.bounders.simplex import Domain
 from verify.search.root import Root
 
 
 class Recorder(Protocol):
-    """Is told what proves what, for certificates."""
+    """Of a search over activations."""
 
     def closed(self, base: Root, leaves: Domains, by: Root, proofs: Domains) -> None:
         """Leaves of a base are closed, by rows over the bounds of a root, the base or another."""
@@ -24,6 +29,29 @@ class Recorder(Protocol):
 
     def divided(self, base: Root, top: Domains) -> None:
         """What was found below these domains is dropped; the search begins there again."""
+        ...
+
+
+class ProgramRecorder(Protocol):
+    """Of a search by linear programs, one clause after the other."""
+
+    def begin(self, prover: Prover, clause: int) -> None:
+        """What follows is about one clause of the case, and a program of it."""
+        ...
+
+    def closed(self, domains: Sequence[Domain], duals: Sequence[Vector], weights: Tensor) -> None:
+        """Nodes are closed by these dual values and weights of the clause's rows."""
+        ...
+
+    def clipped(self, domain: Domain, duals: Vector, place: Tensor, times: Tensor) -> None:
+        """Neurons of a node were bounded by its plane.
+
+        Args:
+            domain, duals: of the node.
+            place: of the neurons that moved, among all open ones.
+            times: what the plane was multiplied by, and not 0 where it is about the lower bounds
+                of z, then about the upper ones; (2, neuron), NaN where a bound did not move.
+        """
         ...
 
 
