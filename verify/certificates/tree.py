@@ -65,7 +65,7 @@ class Proof:
         sign: +1 for lower bounds, -1 for upper ones.
         path: splits below the node that a row is bounded under, in order: 1 for >= 0, -1 for <= 0.
             Rows of one entry that have any stand together, and are the leaves of a whole tree.
-        fine: whether the slopes have to be kept in float32.
+        fine: whether the slopes are kept in float32, and where the sign of a neuron is known.
     """
 
     clause: int

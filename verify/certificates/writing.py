@@ -143,14 +143,18 @@ def tree_arrays(nodes: list[Branch], columns: Columns) -> Arrays:
 
 
 def proof_arrays(proofs: list[tuple[int, Proof]], columns: Columns, most: int) -> Arrays:
-    """Proofs at nodes of one tree, row by row; slopes that a row does not know are 0."""
+    """Proofs at nodes of one tree, row by row.
+
+    Coarse slopes that a row does not know are 0: most are of neurons whose sign is known.
+    """
     if not proofs:
         return {}
     counts = [len(proof.weight) for _, proof in proofs]
     total = sum(counts)
     table, weight = np.zeros((total, 4), np.int32), np.zeros((total, most), np.float32)
-    kind = np.float32 if any(proof.fine for _, proof in proofs) else np.float16
-    alpha = np.zeros((total, len(columns.pairs)), kind)
+    fine = any(proof.fine for _, proof in proofs)
+    kind, unknown = (np.float32, np.nan) if fine else (np.float16, 0.0)
+    alpha = np.full((total, len(columns.pairs)), unknown, kind)
     push, path = [np.zeros((0, 2), np.int32)], [np.zeros((0, 3), np.int32)]
     value = [np.zeros(0, np.float32)]
     first = 0
@@ -162,7 +166,7 @@ def proof_arrays(proofs: list[tuple[int, Proof]], columns: Columns, most: int) -
         for name, slopes in proof.slopes.items():
             place = columns.place[name]
             known = (place >= 0).nonzero()[0]
-            alpha[rows, place[known]] = np.nan_to_num(slopes[:, known])
+            alpha[rows, place[known]] = np.nan_to_num(slopes[:, known], nan=unknown)
         push.append(np.stack([first + proof.pushes.row, columns.of(proof.pushes)], axis=1))
         value.append(proof.pushes.value)
         side = (proof.path.value > 0).astype(np.int64)

@@ -54,10 +54,12 @@ class Hints:
             [0, 1], and chosen here where they are NaN.
         push: multiples b of a Relu's input x that are put apart, of the same shape: b·x is at least
             its least over the bounds of x. On the side x >= 0 of a split, b > 0 costs nothing.
+        kept: whether slopes are also taken where the sign of x is known.
     """
 
     alpha: dict[str, Array] = field(default_factory=dict)
     push: dict[str, Array] = field(default_factory=dict)
+    kept: bool = False
 
 
 @dataclass
@@ -236,9 +238,11 @@ class Pass:
         stable = (x.lower >= 0) | (x.upper <= 0)
         offset = np.where(stable, 0.0, offset)
         least_area = (x.upper > -x.lower).astype(np.float64)[:, None]
-        alpha = hints.alpha.get(name, least_area)
-        alpha = np.clip(np.where(np.isnan(alpha), least_area, alpha), 0.0, 1.0)
-        alpha = np.where(stable[:, None], chord[:, None], alpha)
+        alpha = hints.alpha.get(name, np.full((1, 1, 1), np.nan))
+        own = np.isnan(alpha) | (stable[:, None] & (not hints.kept))
+        # Any slope from 0 to 1 is below, whatever the sign of x is known to be.
+        plain = np.where(stable[:, None], chord[:, None], least_area)
+        alpha = np.where(own, plain, np.clip(alpha, 0.0, 1.0))
         above = np.minimum(here, 0.0)
         paid = np.matmul(above, offset[:, :, None])[:, :, 0]
         pulled = np.maximum(here, 0.0)

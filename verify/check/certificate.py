@@ -15,7 +15,8 @@ and proofs (see `verify.check.proofs`) that bound neurons over the whole box, wi
 
     proof        int32 (proof, 4)   node, clause, column (-1 for none), sign of the neuron's input
     weight       float32 (proof, rows of the longest clause)  of the clause's rows
-    alpha        (proof, column)    slopes: float16, float32, or uint8 in units of 1/255
+    alpha        (proof, column)    slopes: float16 or uint8 (in units of 1/255), where the sign of
+                                    a neuron is not known; or float32, for all; NaN for none
     push         int32 (push, 2)    proof and column that a multiplier belongs to
     value        float32 (push,)    the multipliers
     path         int32 (split, 3)   proof, column, side (1: >= 0) of the splits of a small tree,

@@ -70,17 +70,15 @@ class Proofs:
     path: np.ndarray  # of which proof, at which column, which side
 
     def groups(self, chosen: np.ndarray) -> list[np.ndarray]:
-        """Proofs one after another that bound one value from one side."""
-        kinds = [
-            (self.columns.sources[t], s)
-            for t, s in zip(self.target[chosen].tolist(), self.sign[chosen].tolist(), strict=True)
-        ]
-        starts = [i for i in range(1, len(kinds)) if kinds[i] != kinds[i - 1]]
+        """Proofs one after another that bound one value, from below and then from above."""
+        names, signs = [self.columns.sources[t] for t in self.target[chosen]], self.sign[chosen]
+        rise = [names[i] != names[i - 1] or signs[i] > signs[i - 1] for i in range(1, len(names))]
+        starts = np.array(rise, dtype=bool).nonzero()[0] + 1
         return np.split(chosen, starts) if len(chosen) else []
 
     def hints(self, chosen: np.ndarray, network: Network) -> Hints:
         """Slopes and multipliers of some proofs, one a box; NaN where there is no slope."""
-        found = Hints()
+        found = Hints(kept=self.alpha.dtype == np.float32)
         place = np.full(len(self.node), -1)
         place[chosen] = np.arange(len(chosen))
         mine = (place[self.push[:, 0]] >= 0).nonzero()[0]
@@ -133,17 +131,14 @@ class Proofs:
         """Bound neurons anew, in `values`, by a group of proofs; returns the value's name."""
         parts = [chosen[i : i + most] for i in range(0, len(chosen), most)]
         least = np.concatenate([self.split(done, values, part) for part in parts])
-        sign = float(self.sign[chosen[0]])
         name = self.columns.sources[int(self.target[chosen[0]])]
         lower, upper = values[name].lower.copy(), values[name].upper.copy()
-        targets = self.target[chosen]
-        starts = trees_of(targets, self.paths(chosen))
+        targets, signs = self.target[chosen], self.sign[chosen]
+        starts = trees_of(3 * targets + signs, self.paths(chosen))
         worth = np.minimum.reduceat(least, starts)
-        neuron = self.columns.neuron[targets[starts]]
-        if sign > 0:
-            np.maximum.at(lower, (0, neuron), worth)
-        else:
-            np.minimum.at(upper, (0, neuron), -worth)
+        neuron, below = self.columns.neuron[targets[starts]], signs[starts] > 0
+        np.maximum.at(lower, (0, neuron[below]), worth[below])
+        np.minimum.at(upper, (0, neuron[~below]), -worth[~below])
         values[name] = Bounds(lower, upper)
         return name
 
