@@ -27,6 +27,7 @@ from verify.bounders.chain import Chain, Layer, chain_of
 from verify.bounders.planes import Goal, Planes
 from verify.bounders.sharpening import Layered, Lines, sharpened
 from verify.graph.ir import Graph
+from verify.ops.sparse import linear, times
 from verify.values.budget import Budget
 from verify.values.rounding import FLOAT32, SPARE, Rounding, gamma, unit
 
@@ -118,8 +119,8 @@ class Pass:
         for place, whole in enumerate(self.method.chain.layers):
             layer = whole if alive is None else whole.reading(alive)
             noise = self.noise(layer, size)
-            centre = middle @ layer.weight.T + layer.bias
-            width = spread @ layer.size.T + noise
+            centre = linear(middle, layer.weight, layer.bias)
+            width = linear(spread, layer.size) + noise
             low, high = centre - width, centre + width
             if not layer.relu:
                 self.done.append(Layered(layer, None, noise))
@@ -145,10 +146,10 @@ class Pass:
         fan = sum(max(part.weight.shape) + 12 for part in parts) * len(parts)
         total: Tensor | None = None
         for part in parts:
-            reach = size @ part.size.T + part.magnitude
+            reach = linear(size, part.size, part.magnitude)
             off = self.noise_of(part, size, reach, fan)
             # Errors of the layers before go through this one.
-            total = off if total is None else (total @ part.size.T) * SPARE[torch.float32] + off
+            total = off if total is None else linear(total, part.size) * SPARE[torch.float32] + off
             size = reach * SPARE[torch.float32] + total
         assert total is not None
         return total
@@ -261,7 +262,7 @@ class Pass:
             own = torch.mv(flat, done.layer.bias).view(shape[:2]).to(torch.float64)
             const = const + part + own
             mass = mass + part.abs() + own.abs()
-            coeff = (flat @ done.layer.weight).view(shape[0], shape[1], -1)
+            coeff = times(flat, done.layer.weight).view(shape[0], shape[1], -1)
         return coeff, const - mass * SUMMED - self.lost[boxes]
 
     def least(self, coeff: Tensor, const: Tensor, boxes: Tensor) -> Tensor:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional
 
 from verify.graph.ir import Node
 from verify.ops.affine import affine, magnitude_of
+from verify.ops.sparse import linear, times
 
 
 def forward(node: Node, x: Tensor) -> Tensor:
     """x·W' + b on the last axis."""
-    return functional.linear(x, node.tensors["weight"], node.tensors["bias"])
+    return linear(x, node.tensors["weight"], node.tensors["bias"])
 
 
 def absolute(node: Node, x: Tensor) -> Tensor:
     """x·|W|' on the last axis."""
-    return functional.linear(x, magnitude_of(node.tensors["weight"]))
+    return linear(x, magnitude_of(node.tensors["weight"]))
 
 
 def adjoint(node: Node, coeff: Tensor) -> tuple[Tensor]:
     """A·W on the last axis."""
-    return (coeff @ node.tensors["weight"],)
+    return (times(coeff, node.tensors["weight"]),)
 
 
 def rows(node: Node, index: Tensor) -> Tensor:
