@@ -66,7 +66,13 @@ class DensePlanes:
         """Enough boxes to hide Python behind arithmetic."""
         return max(8, min(512, WORKING // (8 * self.chain.widest)))
 
-    def __call__(self, lower: Tensor, upper: Tensor, budget: Budget = Budget()) -> Planes:
+    def __call__(
+        self,
+        lower: Tensor,
+        upper: Tensor,
+        budget: Budget = Budget(),
+        open_: Tensor | None = None,
+    ) -> Planes:
         """Bound each layer's undecided neurons, then the rows."""
         return Pass(self, lower, upper, budget).planes()
 

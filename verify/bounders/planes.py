@@ -70,8 +70,14 @@ class Planes:
 class PlaneBounder(Protocol):
     """Bounds a batch of boxes of one network's inputs."""
 
-    def __call__(self, lower: Tensor, upper: Tensor, budget: Budget) -> Planes:
-        """Planes below every row on boxes of shape (batch, inputs); raises OutOfTime."""
+    def __call__(
+        self, lower: Tensor, upper: Tensor, budget: Budget, open_: Tensor | None = None
+    ) -> Planes:
+        """Planes below every row on boxes of shape (batch, inputs); raises OutOfTime.
+
+        Of clauses that a mask (batch, clause) says are closed on all of the batch, nothing need be
+        known: their planes may be minus infinity.
+        """
         ...
 
     @property
@@ -129,7 +135,13 @@ class CrownPlanes:
         widest = max(node.size for node in self.graph.nodes)
         return max(4, min(512, 32768 // widest))
 
-    def __call__(self, lower: Tensor, upper: Tensor, budget: Budget = Budget()) -> Planes:
+    def __call__(
+        self,
+        lower: Tensor,
+        upper: Tensor,
+        budget: Budget = Budget(),
+        open_: Tensor | None = None,
+    ) -> Planes:
         """Bound every node, then the rows."""
         shape = (len(lower), *self.graph.input.shape)
         region = Box(lower.to(torch.float64).view(shape), upper.to(torch.float64).view(shape))

@@ -91,6 +91,8 @@ def hull(
     most = torch.full_like(upper, -torch.inf)
     still = open_.clone()
     for number, rows in enumerate(clauses):
+        if not bool(open_[:, number].any()):
+            continue
         low, high = lower, upper
         for row in rows * (rounds if len(rows) > 1 else 1):
             low, high = clipped(low, high, coeff[:, row], const[:, row])

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from verify.bounders.dense import dense_planes
 from verify.bounders.planes import CrownPlanes, Goal, PlaneBounder
+from verify.bounders.staged_planes import staged_planes
 from verify.graph.ir import Graph
 from verify.search.clipping import down, hull, up
 from verify.search.frontier import Boxes, Frontier
@@ -128,7 +129,8 @@ class InputSplit:
         if any(not len(clause) for clause in case.clauses):
             return self.unconditional(graph, case, refute)
         workers = self.workers or processors()
-        bounder = bounder_for(graph, goal_of(case), self.rounding)
+        root = down(case.lower), up(case.upper)
+        bounder = bounder_for(graph, goal_of(case), self.rounding, *root)
         threads = torch.get_num_threads()
         # Each worker computes alone: many small products gain nothing from threads of their own.
         torch.set_num_threads(1)
@@ -225,7 +227,7 @@ class Hunt:
     def look(self, boxes: Boxes) -> Looked:
         """Bound boxes, clip them, and try their likeliest points; runs in a worker."""
         lower, upper = boxes.lower.to(torch.float64), boxes.upper.to(torch.float64)
-        planes = self.bounder(lower, upper, self.budget)
+        planes = self.bounder(lower, upper, self.budget, boxes.open_)
         coeff, const = planes.coeff, planes.const
         if len(self.case.inputs):
             every = len(boxes)
@@ -350,10 +352,14 @@ def goal_of(case: Case) -> Goal:
     return Goal(spec.coeff[0], spec.const[0], clauses)
 
 
-def bounder_for(graph: Graph, goal: Goal, rounding: Rounding) -> PlaneBounder:
-    """The fastest bounder that can read the network."""
+def bounder_for(
+    graph: Graph, goal: Goal, rounding: Rounding, lower: Tensor, upper: Tensor
+) -> PlaneBounder:
+    """The fastest bounder that can read the network, for boxes between the root's ends."""
     planes = dense_planes(graph, goal, rounding=rounding)
-    return planes or CrownPlanes(graph, goal, rounding)
+    if planes is not None:
+        return planes
+    return staged_planes(graph, goal, lower, upper, rounding) or CrownPlanes(graph, goal, rounding)
 
 
 def processors() -> int:
