@@ -11,7 +11,7 @@ of McCormick's two planes is exact in every factor that is an input.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,11 +30,12 @@ MOVED = ("Mul", "Relu", "TwoPiece")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Climbed:
-    """Planes (batch, inputs), (batch,), and their minima (batch,)."""
+    """Planes (batch, inputs), (batch,), their minima (batch,), and what inputs cost (`blamed`)."""
 
     coeff: Tensor
     const: Tensor
     least: Tensor
+    blame: Tensor
 
 
 def climbed(walk: Pass, boxes: Tensor, rows: Tensor, known: Tensor) -> Climbed:
@@ -74,6 +75,38 @@ def climbed(walk: Pass, boxes: Tensor, rows: Tensor, known: Tensor) -> Climbed:
         shares = moved(part, rows, shares, lined, met, now, free, step)
         step *= SHRINK
     assert found is not None
+    return replace(found, blame=blamed(part, fixed, met))
+
+
+def blamed(walk: Pass, fixed: list[Lined], met: dict[int, Tensor]) -> Tensor:
+    """How much rows lose at stages, laid at the inputs that widen what these read.
+
+    A stage's loss is |A| times the largest distance of its lines; an input's share of it is by how
+    much of the width of what is read it causes, with slopes as lines have them. (batch, inputs).
+    """
+    network = walk.network
+    reaches = [torch.diag_embed(walk.radius)]
+    found = torch.zeros_like(walk.radius)
+    for number, (stage, lines) in enumerate(zip(network.stages, fixed, strict=True)):
+        gap = (lines.lifted - lines.sunk)[:, 0]
+        given, share = torch.zeros_like(reaches[0][:, :, :1]), torch.zeros_like(gap[:, None])
+        for read, below, above in zip(stage.reads, lines.below, lines.above, strict=True):
+            reach = torch.zeros_like(share)
+            for piece in read.pieces:
+                reach = reach + reaches[piece.stage + 1] @ piece.weight.T
+            given = given + reach * (below + above) / 2
+            size = reach.abs()
+            total = size.sum(dim=1, keepdim=True)
+            share = share + size / torch.where(total > 0, total, 1.0)
+        reaches.append(given)
+        if len(stage.reads) == 1:
+            bounds = walk.known[stage.reads[0].source]
+            tilt = (lines.above[0] - lines.below[0])[:, 0]
+            gap = torch.maximum(gap + tilt * bounds.lower, gap + tilt * bounds.upper)
+        coeff = met.get(number)
+        if coeff is not None:
+            lost = coeff[:, 0].abs() * gap
+            found = found + (share * lost[:, None]).sum(dim=2)
     return found
 
 
@@ -89,6 +122,7 @@ def better_of(old: Climbed, new: Climbed) -> Climbed:
         torch.where(better[:, None], new.coeff, old.coeff),
         torch.where(better, new.const, old.const),
         torch.where(better, new.least, old.least),
+        new.blame,
     )
 
 
@@ -103,7 +137,7 @@ def evaluated(
     const = (shares @ goal.bias[rows] - charge)[:, None]
     coeff, const = walk.pulled(start, const, lined, met)
     least = walk.least(coeff, const)
-    return Climbed(coeff[:, 0], const[:, 0], least[:, 0])
+    return Climbed(coeff[:, 0], const[:, 0], least[:, 0], coeff[:, 0])
 
 
 def moved(

@@ -34,6 +34,8 @@ from verify.values.spec import Spec
 
 WORKING = 2**17
 """Entries of the bounds of one stage, over a batch, that fill matrix products."""
+EDGES = 0.1
+"""Share of `smear` in the weights of inputs, beside what relaxations lose."""
 MOST, LEAST = 2048, 64
 """Boxes at once."""
 
@@ -94,8 +96,9 @@ class StagedPlanes:
                 found = climbed(walk, boxes, torch.tensor(own), planes.least[boxes][:, list(own)])
                 planes.coeff[boxes, place], planes.const[boxes, place] = found.coeff, found.const
                 planes.least[boxes, place] = found.least
-            moved = smear(planes.coeff[:, [*own, rows + clause]], walk.upper - walk.lower)
-            planes.weight[:, clause] = moved.sum(dim=1)
+                width = (walk.upper - walk.lower)[boxes]
+                edges = smear(found.coeff[:, None], width)[:, 0]
+                planes.weight[boxes, clause] = share_of(found.blame) + EDGES * share_of(edges)
         return planes
 
     def plain(self, walk: Pass, index: Tensor, planes: Planes) -> None:
@@ -107,6 +110,12 @@ class StagedPlanes:
         low = walk.interval(goal).lower[:, index]
         planes.coeff[:, index], planes.const[:, index] = coeff, const
         planes.least[:, index] = torch.maximum(walk.least(coeff, const), low)
+
+
+def share_of(values: Tensor) -> Tensor:
+    """Entries as shares of their sum over inputs; 0 where that is 0."""
+    total = values.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, values / torch.where(total > 0, total, 1.0), 0.0)
 
 
 def staged_planes(
