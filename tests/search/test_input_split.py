@@ -248,12 +248,19 @@ def test_a_bound_that_is_too_high_would_be_noticed(monkeypatch: pytest.MonkeyPat
 
     class Boastful(planes.CrownPlanes):
         def __call__(
-            self, lower: Tensor, upper: Tensor, budget: Budget = Budget()
+            self,
+            lower: Tensor,
+            upper: Tensor,
+            budget: Budget = Budget(),
+            open_: Tensor | None = None,
         ) -> planes.Planes:
             found = planes.CrownPlanes.__call__(self, lower, upper, budget)
             return replace(found, least=found.least + 0.05)
 
-    monkeypatch.setattr("verify.search.input_split.bounder_for", Boastful)
+    monkeypatch.setattr(
+        "verify.search.input_split.bounder_for",
+        lambda graph, goal, rounding, *root: Boastful(graph, goal, rounding),
+    )
     graph = dense_net(1, (2, 6, 6, 2))
     low, high = -torch.ones(2).double(), torch.ones(2).double()
     least = exact_minimum(graph, low.numpy(), high.numpy(), np.array([1.0, -1.0]))

@@ -25,10 +25,11 @@ from verify.bounders.crown import Crown
 from verify.bounders.dense import dense_planes
 from verify.bounders.interval import Interval
 from verify.bounders.multipliers import ledger, through_kink
-from verify.bounders.planes import CrownPlanes, Goal
+from verify.bounders.planes import CrownPlanes, Goal, PlaneBounder, Planes
 from verify.bounders.safe_lp import Prover
 from verify.bounders.simplex import Simplex
 from verify.bounders.slopes import Ascent
+from verify.bounders.staged_planes import staged_planes
 from verify.bounders.zonotope import Zonotope
 from verify.graph.ir import Graph, Node
 from verify.problem import Problem
@@ -81,23 +82,34 @@ def case_of(asked: Asked, other: Tensor | None = None) -> Case:
     return Case(box.lower.flatten(), box.upper.flatten(), free, (clause,))
 
 
-def by_planes(asked: Asked, *, chain: bool) -> float:
-    """What input splitting closes boxes with."""
+def by_planes(asked: Asked, kind: str) -> float:
+    """What input splitting closes boxes with: of a clause of one row, every plane is below it."""
     graph, box, row = asked
     goal = Goal(row[None], torch.zeros(1, dtype=torch.float64), ((0,),))
-    planes = dense_planes(graph, goal, rounding=REAL) if chain else CrownPlanes(graph, goal, REAL)
+    planes: PlaneBounder | None = CrownPlanes(graph, goal, REAL)
+    if kind == "chain":
+        planes = dense_planes(graph, goal, rounding=REAL)
+    elif kind == "staged":
+        planes = staged_planes(graph, goal, box.lower.flatten(), box.upper.flatten(), REAL)
     assert planes is not None
     found = planes(box.lower.flatten(1), box.upper.flatten(1), Budget())
-    own = found.coeff[0, 0].tolist()
+    return max(lowest_of(found, row, box) for row in range(found.const.shape[1]))
+
+
+def lowest_of(found: Planes, row: int, box: Box) -> float:
+    """The larger of what is said of a plane, and the plane itself, at its lowest corner."""
+    own = found.coeff[0, row].tolist()
     at = [
         Fraction(c) * Fraction(low if c > 0 else high)
         for c, low, high in zip(
             own, box.lower.flatten().tolist(), box.upper.flatten().tolist(), strict=True
         )
     ]
-    # The plane itself, which clipping believes, at its lowest corner.
-    lowest = sum(at, Fraction(float(found.const[0, 0])))
-    return max(float(found.least[0, 0]), float(np.nextafter(float(lowest), -np.inf)))
+    if not np.isfinite(float(found.const[0, row])):
+        return -np.inf
+    # Clipping believes the plane.
+    lowest = sum(at, Fraction(float(found.const[0, row])))
+    return max(float(found.least[0, row]), float(np.nextafter(float(lowest), -np.inf)))
 
 
 def by_domains(asked: Asked) -> float:
@@ -133,8 +145,9 @@ WAYS: dict[str, Callable[[Asked], float]] = {
     "crown": bounded(Crown(REAL)),
     "alpha-crown": bounded(AlphaCrown(ascent=Ascent(2), rounding=REAL)),
     "zonotope": bounded(Zonotope(REAL)),
-    "planes": lambda asked: by_planes(asked, chain=False),
-    "planes of a chain": lambda asked: by_planes(asked, chain=True),
+    "planes": lambda asked: by_planes(asked, "any"),
+    "planes of a chain": lambda asked: by_planes(asked, "chain"),
+    "planes of stages": lambda asked: by_planes(asked, "staged"),
     "domains": by_domains,
     "duals": by_duals,
 }

@@ -133,6 +133,17 @@ class Unstaged(Exception):
     """The network has something that stages cannot hold."""
 
 
+def may_be_staged(graph: Graph) -> bool:
+    """Whether a network is small enough, and its nonlinear operators are known."""
+    nonlinear = [node for node in graph.nodes[1:] if lookup(node).relax is not None]
+    columns = graph.input.size + sum(node.size for node in nonlinear)
+    return columns <= MOST_COLUMNS and all(
+        node.op in ("Mul", "MatMul")
+        or (len(node.inputs) == 1 and lookup(node).pull_back is pull_back_lines)
+        for node in nonlinear
+    )
+
+
 def staged(
     graph: Graph, bounds: dict[str, Bounds], rows: Tensor, offsets: Tensor, rounding: Rounding
 ) -> Staged | None:
@@ -145,10 +156,9 @@ def staged(
         offsets: shape (row,).
         rounding: which executions errors are to hold for.
     """
-    nonlinear = [node for node in graph.nodes[1:] if lookup(node).relax is not None]
-    columns = graph.input.size + sum(node.size for node in nonlinear)
-    if columns > MOST_COLUMNS:
+    if not may_be_staged(graph):
         return None
+    columns = graph.input.size + sum(n.size for n in graph.nodes[1:] if lookup(n).relax is not None)
     try:
         return Builder(graph, bounds, rounding, columns).build(rows, offsets)
     except Unstaged:
@@ -191,7 +201,7 @@ class Builder:
         goal = self.combined(output, rows, offsets)
         read = self.read("", goal)
         total = self.columns + sum(len(s.kernel) for s in self.stages)
-        own = own_of(total, len(self.stages))
+        own = own_of(total + len(offsets), len(self.stages))
         return Staged(tuple(self.stages), read, self.reach[: self.ends[0]], own)
 
     def image(self, node: Node) -> Image:
@@ -203,10 +213,7 @@ class Builder:
             return self.product(node, *images)
         if node.op == "Mul" and any(image.constant for image in images):
             return self.scaled(node, *images)
-        unary = len(node.inputs) == 1 and lookup(node).pull_back is pull_back_lines
-        if not unary and node.op != "Mul":
-            raise Unstaged
-        if images[0].constant and unary:
+        if images[0].constant and len(images) == 1:
             return self.valued(node)
         kernel = self.noise(node)
         if kernel is None:
@@ -218,7 +225,7 @@ class Builder:
         return self.unit_image(node, first)
 
     def noise(self, node: Node) -> Tensor | None:
-        """What executing a node on its executed inputs may be off by; raises Unstaged if infinite."""
+        """What executing a node on executed inputs may be off by; raises Unstaged if infinite."""
         inputs = tuple(self.bounds[name] for name in node.inputs)
         found = noise_of(node, self.rounding, torch.float64, inputs)
         if found is None:

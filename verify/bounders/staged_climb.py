@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from verify.bounders.staged import OUTWARD
-from verify.bounders.staged_pass import Lined, Pass, shaped, times
+from verify.bounders.staged_pass import Lined, Pass, shaped
 from verify.ops.registry import lines_of, lookup
+from verify.values.bounds import Bounds
 
 STEPS = 5
 """Evaluations of each row."""
@@ -48,11 +49,11 @@ def climbed(walk: Pass, boxes: Tensor, rows: Tensor, known: Tensor) -> Climbed:
         known: their lower bounds so far, (boxes, row).
     """
     part = walk.take(boxes)
-    free = {
-        number: lookup(stage.node).initial(stage.node, *shaped(stage, bounds_of(part, number)))
-        for number, stage in enumerate(walk.network.stages)
-        if stage.node.op in MOVED
-    }  # type: ignore[misc]
+    free: dict[int, Tensor] = {}
+    for number, stage in enumerate(walk.network.stages):
+        initial = lookup(stage.node).initial
+        if stage.node.op in MOVED and initial is not None:
+            free[number] = initial(stage.node, *shaped(stage, bounds_of(part, number)))
     fixed = [lines.take(boxes) for lines in walk.lined]
     # Rows that are nearly positive count for more at the start.
     known = torch.where(torch.isfinite(known), known, -1e300)
@@ -110,7 +111,7 @@ def blamed(walk: Pass, fixed: list[Lined], met: dict[int, Tensor]) -> Tensor:
     return found
 
 
-def bounds_of(walk: Pass, number: int) -> list:
+def bounds_of(walk: Pass, number: int) -> list[Bounds]:
     """What a stage reads."""
     return [walk.known[read.source] for read in walk.network.stages[number].reads]
 
@@ -177,9 +178,7 @@ def moved(
             at = [value.reshape(-1, 1, *shape) for value in inputs]
             others = [t for pair in zip(given[1:], at[1:], strict=True) for t in pair]
             alpha = free[number]
-            gain = ascend(
-                stage.node, given[0], alpha, coeff.reshape(-1, 1, *shape), at[0], *others
-            )
+            gain = ascend(stage.node, given[0], alpha, coeff.reshape(-1, 1, *shape), at[0], *others)
             size = gain.abs().flatten(3).mean(dim=3).view(*gain.shape[:3], *[1] * len(shape))
             change = gain / (gain.abs() + torch.where(size > 0, size, 1.0))
             free[number] = (alpha + step * change).clamp(0, 1)

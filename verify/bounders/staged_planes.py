@@ -83,7 +83,9 @@ class StagedPlanes:
             walk.lower.new_full((len(lower), rows + every), -torch.inf),
             walk.lower.new_zeros(len(lower), every, walk.inputs),
         )
-        index = torch.tensor([r for c, own in enumerate(self.goal.clauses) if asked[c] for r in own])
+        index = torch.tensor(
+            [r for c, own in enumerate(self.goal.clauses) if asked[c] for r in own]
+        )
         self.plain(walk, index, planes)
         for clause, own in enumerate(self.goal.clauses):
             if not asked[clause]:

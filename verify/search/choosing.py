@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 
+from verify.bounders.staged import may_be_staged
 from verify.graph.ir import Graph
 from verify.ops.registry import lookup
 from verify.search.outcome import Outcome, Refuter, Search, Watcher
@@ -34,6 +35,8 @@ PROGRAM_SHARE = 0.7
 clipping closes most of the tree."""
 GLANCE_SHARE = 0.05
 """Of the time that is left, for boxes where they are quick or not the way."""
+STAGED_SHARE = 0.8
+"""Of the time that is left, for boxes of a network that is small whatever its operators."""
 FIRST_SHARE = 0.3
 """Of the time that is left, for a search that only may win."""
 
@@ -102,7 +105,7 @@ def plan(graph: Graph, case: Case, rounding: Rounding = FLOAT32) -> list[Planned
             halving = made("halving", "Halving", rounding)
             between = f"boxes whose {count} neurons are split: {bent} other nonlinear entries"
             steps = [
-                (boxes, GLANCE_SHARE, why),
+                (boxes, STAGED_SHARE if may_be_staged(graph) else GLANCE_SHARE, why),
                 (halving, NEURON_SHARE, between),
                 (boxes, 1.0, why),
             ]
