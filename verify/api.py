@@ -106,8 +106,12 @@ def certify_each(
     refuters: RefuterFor | None = None,
     semantics: str = "float32",
     cancelled: Callable[[], bool] = never,
+    diary: Diary | None = None,
 ) -> Iterator[list[Result]]:
-    """Results batch by batch, as they come; arguments as for `certify`, `cancelled` as below."""
+    """Results batch by batch, as they come; arguments as for `certify`, `cancelled` as below.
+
+    A diary, if given, keeps what proves them; see `verify.certificates`.
+    """
     strategy = recipe(method, iterations=iterations, semantics=semantics)
     numbers = list(range(len(asked.x))) if indices is None else list(indices)
     chunk = granted(memory)
@@ -128,10 +132,12 @@ def certify_each(
             indices=[numbers[i] for i in part.tolist()],
             falsifier=falsifier,
             budget=budget.share(STAGES_SHARE) if complete else budget,
+            diary=diary,
         )
         if complete:
             kind = semantics_of(semantics)
-            results = completed(network.graph, network.judge, few, results, refuters, budget, kind)
+            known = (network.graph, network.judge, few, results, refuters, budget, kind)
+            results = completed(*known, diary)
         yield results
 
 

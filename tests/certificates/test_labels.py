@@ -9,6 +9,10 @@ import torch
 
 from tests.cli.commands import CONV, DENSE, Run, verify  # noqa: F401  (a fixture)
 from verify import Network, certify, load, load_dataset
+from verify.api import certify_each
+from verify.bounders.alpha_crown import AlphaCrown
+from verify.certificates import properties
+from verify.certificates.diary import Diary
 from verify.certificates.labels import certify_label
 from verify.certificates.proving import NoCertificate
 from verify.check.__main__ import check, main
@@ -89,3 +93,39 @@ def test_a_normalisation_outside_the_file_has_no_certificate(verify: Run, tmp_pa
     )
     assert "input 1 has no certificate: --mean and --std" in done.out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_is_certified_from_its_own_diary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slopes of two inputs at once, each found again by its box: nothing is searched twice."""
+    network = load(CONV)
+    digits = load_dataset("digits", input_shape=network.input_shape, limit=6)
+    model, diary = Path(CONV).read_bytes(), Diary(network.graph)
+    # One that slopes do not prove, and one that takes them.
+    asked = question(digits.x[[4, 2]], digits.labels[[4, 2]], 0.05, input_range=(0, 1))
+    (results,) = certify_each(network, asked, batch=2, diary=diary)
+    assert results[1].verdict is Verdict.VERIFIED
+    assert results[1].method.startswith("alpha")
+
+    def never(*_: object) -> None:
+        raise AssertionError("something was searched or bounded once more")
+
+    monkeypatch.setattr(properties, "searched", never)
+    monkeypatch.setattr(AlphaCrown, "__call__", never)
+    one = asked.take(torch.tensor([1]))
+    found = certify_label(network.graph, model, one, Budget().within(60), "a test", diary)
+    assert "for every float32" in check(found.proof, model, found.prop.encode())
+
+
+def test_workers_bring_certificates_with_their_answers(verify: Run, tmp_path: Path) -> None:  # noqa: F811
+    """The same files, made where the proof was found; a run keeps them and finds none again."""
+    folders = [tmp_path / "here", tmp_path / "there", tmp_path / "again"]
+    arguments = ("certify", DENSE, "--eps", "0.09", "--limit", "4", "--attack", "none")
+    stored = ("--run", "one", "--runs", tmp_path / "runs")
+    for folder, more in zip(folders, ((), ("--workers", "2", *stored), stored), strict=True):
+        done = verify(*arguments, *more, "--certificate", folder, "--json", "-")
+        assert done.record["summary"]["certificates"] >= 2
+    names = sorted(path.name for path in folders[0].iterdir())
+    for folder in folders[1:]:
+        assert sorted(path.name for path in folder.iterdir()) == names
+        for name in names:
+            assert (folder / name).read_bytes() == (folders[0] / name).read_bytes()

@@ -35,6 +35,12 @@ class Kept:
     columns: dict[str, Tensor]
     widths: dict[str, int]
 
+    def entry(self, i: int) -> Kept:
+        """Those of one entry of the batch, whose rows are not copied."""
+        rows = Rows(self.rows.index[i : i + 1], self.rows.sign[i : i + 1])
+        alpha = {name: a[:, i : i + 1] for name, a in self.alpha.items()}
+        return Kept(torch.zeros(1, dtype=torch.long), rows, alpha, self.columns, self.widths)
+
 
 @dataclass(eq=False)
 class Memo:
@@ -69,6 +75,13 @@ class Memo:
     def narrow(self, entries: Tensor) -> None:
         """Go on with some entries of the present batch only."""
         self.owner = self.owner[entries]
+
+    def entry(self, i: int) -> Memo:
+        """What was found since `turn` of one entry of the batch, as of a batch of its own."""
+        found = Memo(1, self.room, torch.zeros(1, dtype=torch.long))
+        for name, parts in self.new.items():
+            found.new[name] = [part.entry(i) for part in parts]
+        return found
 
     def store(
         self,

@@ -58,9 +58,14 @@ class Sloped:
 class Searched:
     """The tree of a search on what was open of a case, and the slopes of its root."""
 
+    number: int
     case: Case
     tree: InputTree | ReluTrees | ProgramTrees
     memo: Memo
+
+    def about(self, number: int, case: Case) -> bool:
+        """Whether this was the box of a case."""
+        return self.number == number and same_box(self.case.lower, self.case.upper, case)
 
     def rows(self) -> Slopes:
         """Of the case's rows, in their order."""
@@ -77,13 +82,13 @@ class Diary:
         spare: how much more than the property a search over activations is asked for, in units of
             its rows at the middle of the box.
         sloped: in the order of the bounders.
-        searched: by the number of the case.
+        searched: on cases, or on parts of them; the last search of each box.
     """
 
     graph: Graph
     spare: float = 1e-4
     sloped: list[Sloped] = field(default_factory=list)
-    searched: dict[int, Searched] = field(default_factory=dict)
+    searched: list[Searched] = field(default_factory=list)
 
     def bounder(self, bounder: Bounder) -> Bounder:
         """The bounder, its slopes kept."""
@@ -91,23 +96,27 @@ class Diary:
 
     def search(self, number: int, case: Case, search: Search) -> Search:
         """The search, its tree kept."""
-        self.searched.pop(number, None)
-        module = search.module if isinstance(search, Later) else ""
+        self.searched = [s for s in self.searched if not s.about(number, case)]
+        module, memo = (search.module if isinstance(search, Later) else ""), memo_of_one()
         if module == "input_split":
             boxes = InputTree()
-            self.searched[number] = Searched(case, boxes, memo_of_one())
+            self.searched.append(Searched(number, case, boxes, memo))
             return InputSplit(on_step=boxes.record)
         if module == "activation_split":
-            relus, memo = ReluTrees(), memo_of_one()
-            self.searched[number] = Searched(case, relus, memo)
+            relus = ReluTrees()
+            self.searched.append(Searched(number, case, relus, memo))
             return Harder(ActivationSplit(recorder=relus, memo=memo), self.spare)
         if module == "milp":
             from verify.search.milp import Milp  # scipy and HiGHS, which few decisions need
 
-            signs, memo = ProgramTrees(), memo_of_one()
-            self.searched[number] = Searched(case, signs, memo)
+            signs = ProgramTrees()
+            self.searched.append(Searched(number, case, signs, memo))
             return Harder(Milp(recorder=signs, memo=memo), self.spare)
         return search
+
+    def found(self, number: int, case: Case) -> Searched | None:
+        """What the last search over a case's box left behind."""
+        return next((s for s in self.searched if s.about(number, case)), None)
 
     def rows(self, case: Case, coeff: Tensor) -> Slopes:
         """The last slopes of each row over a case's box, NaN where there are none."""
@@ -123,16 +132,17 @@ class Diary:
 
     def about(self, case: Case) -> list[Sloped]:
         """The slopes over a case's box."""
-        return [
-            kept
-            for kept in self.sloped
-            if torch.equal(kept.lower, case.lower) and torch.equal(kept.upper, case.upper)
-        ]
+        return [kept for kept in self.sloped if same_box(kept.lower, kept.upper, case)]
+
+
+def same_box(lower: Tensor, upper: Tensor, case: Case) -> bool:
+    """Whether a box is a case's."""
+    return torch.equal(lower, case.lower) and torch.equal(upper, case.upper)
 
 
 @dataclass(frozen=True, eq=False)
 class Keeping:
-    """A bounder whose slopes are kept, if it is asked about one box."""
+    """A bounder whose slopes are kept, each box's on their own."""
 
     bounder: AlphaCrown
     diary: Diary
@@ -140,12 +150,15 @@ class Keeping:
     def __call__(self, problem: Problem, budget: Budget) -> Enclosure:
         """What the bounder says."""
         box = problem.region.bounds()
-        if len(box.lower) != 1:
-            return self.bounder(problem, budget)
-        memo = memo_of_one()
+        memo = Memo(len(box.lower), ROOM)
+        memo.turn(torch.arange(len(box.lower)))
         found = self.bounder(problem, budget, memo)
-        ends = box.lower.flatten(), box.upper.flatten()
-        self.diary.sloped.append(Sloped(*ends, problem.spec.coeff[0].flatten(1), memo))
+        lower, upper = box.lower.flatten(1), box.upper.flatten(1)
+        for i, coeff in enumerate(
+            problem.spec.coeff.expand(len(lower), *problem.spec.coeff.shape[1:])
+        ):
+            own = memo if len(lower) == 1 else memo.entry(i)
+            self.diary.sloped.append(Sloped(lower[i], upper[i], coeff.flatten(1), own))
         return found
 
 

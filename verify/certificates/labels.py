@@ -1,7 +1,7 @@
 """Certificates of `certify`: an input's neighbourhood as a property file, and its proof.
 
-The verdict has been reached by then. What plain bounds do not show to the checker is proved once
-more, with slopes and trees written down.
+The verdict has been reached by then; what proves it is in the diary of the decision. What that does
+not show to the checker is proved once more.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from verify.certificates.diary import Diary
 from verify.certificates.properties import certify_property
 from verify.certificates.property_text import label_property
 from verify.certificates.proving import NoCertificate
@@ -35,7 +36,12 @@ class Certified:
 
 
 def certify_label(
-    graph: Graph, model: bytes, asked: Question, budget: Budget, about: str
+    graph: Graph,
+    model: bytes,
+    asked: Question,
+    budget: Budget,
+    about: str,
+    diary: Diary | None = None,
 ) -> Certified:
     """A certificate for one verified input; raises NoCertificate.
 
@@ -45,6 +51,7 @@ def certify_label(
         asked: one input with its label and radius.
         budget: for finding it.
         about: one line for people, put into the property file.
+        diary: of the decision.
     """
     region = asked.region()
     if not isinstance(region, Box):
@@ -53,7 +60,8 @@ def certify_label(
     text = label_property(region.lower, region.upper, label, graph.output.size, about)
     case = label_case(region, label, graph.output.size)
     stated = Property((case,), graph.input.size, graph.output.size)
-    return Certified(text, certify_property(graph, stated, model, text.encode(), budget))
+    proof = certify_property(graph, stated, model, text.encode(), budget, diary)
+    return Certified(text, proof)
 
 
 def label_case(region: Box, label: int, classes: int) -> Case:

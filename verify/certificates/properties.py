@@ -111,11 +111,9 @@ def kept(diary: Diary, known: Claim, number: int, case: Case) -> Iterator[CasePr
     rows = diary.rows(case, torch.from_numpy(goal.coeff))
     below = [row for s in diary.about(case)[-1:] for row in rows_of_root(s.memo, diary.graph)]
     single = rooted(known.network, theirs, below, rows, real=False)
-    found = diary.searched.get(number)
+    found = diary.found(number, case)
     if found is None:
         yield single
-    elif not torch.equal(found.case.lower, case.lower):
-        return
     elif isinstance(found.tree, InputTree):
         yield whole(len(theirs.clauses), found.tree.root)
     else:

@@ -75,7 +75,7 @@ def certify(
     """
     # Not before: `verify --help` need not wait for torch.
     from verify.cli import parsing
-    from verify.cli.certifying import folder_of
+    from verify.cli.certifying import Certifying, folder_of
     from verify.cli.falsifiers import falsifier_of
     from verify.cli.jobs import certify_job
     from verify.cli.presenting import presenter
@@ -107,8 +107,10 @@ def certify(
         "semantics": semantics,
     }
     job = certify_job(session, settings, arguments, attacks, complete=complete, semantics=semantics)
+    brought = Certifying()
+    job = job if certificate is None else brought.job(job, session)
     with Running(runs, job, show) as running:
-        folder = folder_of(certificate, session, running.shelf())
+        folder = folder_of(certificate, session, running.shelf(), brought)
         done = running.collect(folder.following)
         summary = {
             "correct": sum(r.label == r.predicted for r in done.results),

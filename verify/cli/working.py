@@ -27,6 +27,7 @@ from verify.report.records import plain_row
 from verify.runs.answers import Answer, Blob
 from verify.runs.engine import Solver
 from verify.runtime import Runtime
+from verify.search.outcome import Diary
 from verify.values.question import Question
 from verify.values.result import Bracket, Result
 
@@ -162,6 +163,12 @@ class CertifyWork(WitnessWork[Result]):
 
     def results(self, network: Network, few: Question, indices: list[int]) -> list[Result]:
         """One batch of `certify_each`."""
+        return self.kept(network, few, indices, None)
+
+    def kept(
+        self, network: Network, few: Question, indices: list[int], diary: Diary | None
+    ) -> list[Result]:
+        """The same, with a diary of what proves the results."""
         parts = certify_each(
             network,
             few,
@@ -175,6 +182,7 @@ class CertifyWork(WitnessWork[Result]):
             complete=self.complete,
             refuters=refuters(self.attacks.seed),
             semantics=self.semantics,
+            diary=diary,
         )
         return [result for part in parts for result in part]
 

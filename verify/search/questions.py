@@ -12,7 +12,7 @@ from torch import Tensor
 from verify.graph.ir import Graph
 from verify.protocols import Judge
 from verify.search.complete import Decision, decide_property
-from verify.search.outcome import Progress, Refuter
+from verify.search.outcome import Diary, Progress, Refuter
 from verify.search.replaying import Replaying
 from verify.values.budget import Budget, Cancelled
 from verify.values.property import Case, Halfspaces, Property
@@ -90,6 +90,7 @@ def decide_question(
     refuters: RefuterFor | None,
     budget: Budget,
     semantics: Semantics = EXECUTED,
+    diary: Diary | None = None,
 ) -> Decision:
     """The verdict on one question of the norm inf, a batch of one."""
     case = case_of(asked, graph.output.size)
@@ -104,7 +105,7 @@ def decide_question(
 
     stated = Property((case,), graph.input.size, graph.output.size)
     try:
-        return decide_property(graph, stated, refuter_for, budget, noticed, semantics=semantics)
+        return decide_property(graph, stated, refuter_for, budget, noticed, semantics, diary)
     except Cancelled:
         return Decision(Verdict.UNKNOWN, "", reason=StopReason.OUT_OF_TIME.value, late=True)
 
@@ -117,6 +118,7 @@ def completed(
     refuters: RefuterFor | None,
     budget: Budget,
     semantics: Semantics = EXECUTED,
+    diary: Diary | None = None,
 ) -> list[Result]:
     """The results, with the unknown ones searched to the end or to the deadline."""
     found = []
@@ -130,7 +132,7 @@ def completed(
             continue
         one = asked.take(torch.tensor([i]))
         decision = decide_question(
-            graph, judge, one, refuters, budget.share(1 / waiting), semantics
+            graph, judge, one, refuters, budget.share(1 / waiting), semantics, diary
         )
         waiting -= 1
         found.append(merged(result, decision, one))

@@ -15,6 +15,7 @@ from verify.errors import InternalError
 from verify.graph.ir import Graph
 from verify.problem import Problem
 from verify.protocols import Bounder, Falsifier, Judge
+from verify.search.outcome import Diary
 from verify.traverse import run
 from verify.values.budget import Budget, OutOfTime
 from verify.values.question import Question
@@ -81,11 +82,13 @@ def prove(
     strategy: Strategy,
     budget: Budget,
     memo: Memo | None = None,
+    diary: Diary | None = None,
 ) -> Proved:
     """Run the stages, each on the entries that none before it verified.
 
     Rows are kept apart: a row may be proved by one stage and its neighbour by another. A memo, if
-    given, is for strategies of one stage: it has to be turned to the batch first.
+    given, is for strategies of one stage: it has to be turned to the batch first. A diary keeps the
+    slopes.
     """
     problem = problem_of(graph, asked)
     rows = torch.full(problem.spec.const.shape, -torch.inf, dtype=torch.float64)
@@ -101,7 +104,8 @@ def prove(
                 memo.narrow(index)
                 enclosure = stage.optimised(problem.take(index), budget, memo)
             else:
-                enclosure = stage.bounder(problem.take(index), budget)
+                bounder = stage.bounder if diary is None else diary.bounder(stage.bounder)
+                enclosure = bounder(problem.take(index), budget)
         except OutOfTime:
             late = True
             break
@@ -172,6 +176,7 @@ def decide(
     indices: Sequence[int],
     falsifier: Falsifier | None = None,
     budget: Budget = Budget(),
+    diary: Diary | None = None,
 ) -> list[Result]:
     """Verdicts for a batch of questions.
 
@@ -184,6 +189,7 @@ def decide(
         indices: number of each input in its source.
         falsifier: tried first; without one, only misclassified inputs themselves are falsified.
         budget: for the whole batch.
+        diary: keeps the slopes, for certificates.
     """
     started = time.monotonic()
     if falsifier is None:
@@ -193,7 +199,7 @@ def decide(
         refuted = refute(graph, asked, falsifier, judge)
         names = list(refuted.attack)
     open_ = (~refuted.confirmed).nonzero().flatten()
-    proved = prove(graph, asked.take(open_), strategy, budget)
+    proved = prove(graph, asked.take(open_), strategy, budget, diary=diary)
     place = {int(i): k for k, i in enumerate(open_)}
     distance = asked.distance(refuted.witness)
     attained = problem_of(graph, asked).margins(refuted.witness.to(graph.dtype)).amin(dim=1)
