@@ -12,8 +12,7 @@ import pytest
 from tests.check.models import conv_bytes, dense_bytes, mixed_bytes, runs
 from tests.readers.onnx_models import model
 from verify.check import bounds
-from verify.check.bounds import Bounds, Hints, Pass
-from verify.check.crown import crown
+from verify.check.bounds import Bounds, Hints, Pass, crown
 from verify.check.network import Affine, Curve, MaxPool, Network, Relu
 from verify.check.onnx_bytes import read_model
 from verify.check.operators import read_network

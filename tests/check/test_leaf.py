@@ -9,8 +9,7 @@ import pytest
 from tests.check.models import dense_bytes, runs
 from tests.readers.onnx_models import model
 from verify.check import leaf
-from verify.check.bounds import Planes
-from verify.check.crown import crown
+from verify.check.bounds import Planes, crown
 from verify.check.leaf import Goal, combined, cut_down, rows_over, settled
 from verify.check.onnx_bytes import read_model
 from verify.check.operators import read_network

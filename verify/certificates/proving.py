@@ -23,9 +23,8 @@ from verify.certificates.tree import (
     whole,
 )
 from verify.certificates.writing import certificate_bytes
-from verify.check.bounds import Hints, Pass
+from verify.check.bounds import Hints, Pass, crown
 from verify.check.certificate import read_certificate
-from verify.check.crown import crown
 from verify.check.leaf import Goal, goal_of, rows_over, settled
 from verify.check.network import Network
 from verify.check.onnx_bytes import read_model, unpacked

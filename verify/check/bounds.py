@@ -10,15 +10,16 @@ v = |W|·X + |b|, both our rounding and that of an execution are a small multipl
     A·W computed in float64:           |error·x| <= gamma_{m+10}(u)·|A|·v
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from verify.check import curves
+from verify.check.curves import UNIT, Lines, maximum_lines, relu_lines
 from verify.check.network import Affine, Array, Curve, MaxPool, Network, Relu
 from verify.check.refusal import Refusal
 
-UNIT = 2.0**-53
 UNIT32 = 2.0**-24
 SPARE = 1.0 + 2.0**-30
 """Pays for rounding in sums of up to 2^21 terms that are all >= 0."""
@@ -30,19 +31,27 @@ FUSED = 10
 """Roundings that a step may have beyond its sum: bias, folding of a normalisation, quotients."""
 ROWS = 2**22
 """Coefficients of the rows that are pulled back at once."""
+TOGETHER = 64
+"""Boxes whose rows are pulled back at once."""
 
 
-def gamma(terms: int, unit: float) -> float:
-    """gamma_k, rounded up; refused where it says nothing any more."""
-    if terms * unit > 0.25:
+def gamma(terms: int, unit: float = UNIT) -> float:
+    """gamma_k, rounded up, with `FUSED` more terms; refused where it says nothing any more."""
+    count = terms + FUSED
+    if count * unit > 0.25:
         raise Refusal("a sum has too many terms for float32")
-    return terms * unit / (1.0 - terms * unit) * (1.0 + 2.0**-40)
+    return count * unit / (1.0 - count * unit) * (1.0 + 2.0**-40)
+
+
+def times(rows: Array, vector: Array) -> Array:
+    """A·v for rows (box, row, n) and v (box, n)."""
+    found: Array = np.matmul(rows, vector[:, :, None])[:, :, 0]
+    return found
 
 
 def weighed(rows: Array, vector: Array) -> Array:
-    """|A|·v for rows (box, row, n) and v (box, n), both >= 0 in effect; shape (box, row)."""
-    found: Array = np.matmul(np.abs(rows), vector[:, :, None])[:, :, 0]
-    return found
+    """|A|·v for v >= 0."""
+    return times(np.abs(rows), vector)
 
 
 @dataclass
@@ -52,8 +61,8 @@ class Hints:
     Attributes:
         alpha: lower slopes by the name of a Relu, broadcastable to (box, row, neuron); clipped to
             [0, 1], and chosen here where they are NaN.
-        push: multiples b of a Relu's input x that are put apart, of the same shape: b·x is at least
-            its least over the bounds of x. On the side x >= 0 of a split, b > 0 costs nothing.
+        push: multiples b of a neuron's input x that are put apart, of the same shape: b·x is at
+            least its least over the bounds of x. On the side x >= 0 of a split b > 0 is free.
         kept: whether slopes are also taken where the sign of x is known.
     """
 
@@ -72,6 +81,11 @@ class Bounds:
     def magnitude(self) -> Array:
         """The largest |value|."""
         return np.maximum(np.abs(self.lower), np.abs(self.upper))
+
+    def centre(self) -> tuple[Array, Array]:
+        """The middle and the radius, rounded up."""
+        middle = self.lower / 2 + self.upper / 2
+        return middle, np.maximum(self.upper - middle, middle - self.lower) * SPARE
 
 
 @dataclass
@@ -96,43 +110,39 @@ class Pass:
         real: whether only exact arithmetic is covered, not float32 executions.
         values: bounds by name.
         noise: by name of an affine step, what one entry may cost a row; (box, entries).
+        known: lines of steps, once they were asked for.
     """
 
     network: Network
     real: bool
     values: dict[str, Bounds] = field(default_factory=dict)
     noise: dict[str, Array] = field(default_factory=dict)
+    known: dict[str, Lines] = field(default_factory=dict)
 
     def affine(self, name: str, step: Affine) -> Bounds:
         """Interval bounds of an affine step, and its noise."""
-        middle, spread = step.bias[None], np.zeros((1, len(step.bias)))
-        size = step.bias_size[None]
+        middle, spread, size = step.bias[None], np.zeros(1), step.bias_size[None]
         terms = back = len(step.parts)
         largest = 0.0
         for source, linear in step.parts:
-            x = self.values[source]
-            centre = x.lower / 2 + x.upper / 2
-            radius = np.maximum(x.upper - centre, centre - x.lower) * SPARE
+            centre, radius = self.values[source].centre()
             middle = middle + linear.apply(centre)
-            spread = spread + linear.apply(radius, absolute=True)
-            size = size + linear.apply(x.magnitude(), absolute=True)
+            wide = linear.apply(radius, absolute=True)
+            spread = spread + wide
+            size = size + wide + linear.apply(np.abs(centre), absolute=True)
             terms, back = terms + linear.terms, back + linear.back
-            largest = max(largest, float(x.magnitude().max(initial=0.0)))
-        # A row that comes from a Relu was rounded once an entry; that is charged here as well.
-        passed = 4 * UNIT * size * SPARE
-        if step.exact:
-            self.noise[name] = passed
-            rounding = np.zeros_like(size)
-        else:
-            if not (size < OVERFLOW).all():
-                raise Refusal(f"the value {name!r} may be too large for float32")
-            executed = gamma(terms + FUSED, UNIT32) * size
-            executed = executed + (terms + FUSED) * UNDERFLOW * (1.0 + largest)
-            executed = np.zeros_like(size) if self.real else executed
-            ours = gamma(max(back, terms) + FUSED, UNIT) * size
-            self.noise[name] = (executed + ours) * SPARE + passed
-            rounding = (executed + 2 * ours) * SPARE
-        spread = (spread + rounding) * SPARE
+            largest = max(largest, float(self.values[source].magnitude().max(initial=0.0)))
+        size = size * SPARE
+        if not step.exact and not (size < OVERFLOW).all():
+            raise Refusal(f"the value {name!r} may be too large for float32")
+        executed = ours = np.zeros_like(size)
+        if not step.exact:
+            ours = gamma(max(back, terms)) * size
+        if not step.exact and not self.real:
+            executed = gamma(terms, UNIT32) * size + (terms + FUSED) * UNDERFLOW * (1.0 + largest)
+        # A row that comes from a step that bends was rounded once an entry: charged here as well.
+        self.noise[name] = (executed + ours + 4 * UNIT * size) * SPARE
+        spread = (spread + executed + 2 * ours) * SPARE
         return Bounds(middle - spread, middle + spread)
 
     def step(self, name: str) -> None:
@@ -140,16 +150,46 @@ class Pass:
         step = self.network.steps[name]
         if isinstance(step, Affine):
             self.values[name] = self.affine(name, step)
-        elif isinstance(step, Relu):
-            x = self.values[step.source]
+            return
+        x = self.values[step.source]
+        if isinstance(step, Relu):
             self.values[name] = Bounds(np.maximum(x.lower, 0.0), np.maximum(x.upper, 0.0))
         elif isinstance(step, Curve):
-            x = self.values[step.source]
             self.values[name] = Bounds(*curves.ends(step.kind, x.lower, x.upper, real=self.real))
         else:
+            ends = (end[:, step.windows].max(axis=2) for end in (x.lower, x.upper))
+            self.values[name] = Bounds(*ends)
+
+    def lines(self, name: str) -> Lines:
+        """Lines around a step that bends, over the bounds of what it reads."""
+        if name not in self.known:
+            step = self.network.steps[name]
+            assert not isinstance(step, Affine)
             x = self.values[step.source]
-            lower, upper = x.lower[:, step.windows], x.upper[:, step.windows]
-            self.values[name] = Bounds(lower.max(axis=2), upper.max(axis=2))
+            if isinstance(step, Relu):
+                self.known[name] = relu_lines(x.lower, x.upper)
+            elif isinstance(step, Curve):
+                found = curves.lines(step.kind, x.lower, x.upper, real=self.real)
+                self.known[name] = Lines(*found)
+            else:
+                self.known[name] = maximum_lines(x.lower, x.upper, step.windows)
+        return self.known[name]
+
+    def open(self, name: str) -> np.ndarray:
+        """Which entries that a step reads leave it bent, so that better bounds may help it."""
+        step = self.network.steps[name]
+        assert not isinstance(step, Affine)
+        x = self.values[step.source]
+        if not isinstance(step, MaxPool):
+            wide = isinstance(step, Curve)
+            found: np.ndarray = (x.lower < x.upper) & (wide | ((x.lower < 0) & (x.upper > 0)))
+            return found
+        # Those that may be the largest of a window of which others may be, too.
+        may = x.upper[:, step.windows] >= x.lower[:, step.windows].max(axis=2, keepdims=True)
+        box, window, place = (may & (may.sum(axis=2, keepdims=True) > 1)).nonzero()
+        found = np.zeros(x.lower.shape, dtype=bool)
+        found[box, step.windows[window, place]] = True
+        return found
 
     def least(self, start: str, rows: Array, const: Array, error: Array, hints: Hints) -> Array:
         """Lower bounds of rows·value(start) + const - error over each box; (box, row)."""
@@ -176,32 +216,24 @@ class Pass:
                 continue
             here = pending.pop(name)
             step = self.network.steps[name]
-            if interval and not isinstance(step, Affine) and not pending:
-                best = np.maximum(best, self.over_box(name, here, const, error))
             if isinstance(step, Affine):
                 # The sum over all entries of the bias may be longer than any that the noise pays.
-                summed = gamma(here.shape[2] + FUSED, UNIT) * np.abs(step.bias)
+                summed = gamma(here.shape[2]) * np.abs(step.bias)
                 error = error + weighed(here, self.noise[name] + summed)
                 const = const + here @ step.bias
                 flat = here.reshape(-1, here.shape[2])
-                moved = {s: m.adjoint(flat).reshape(*here.shape[:2], -1) for s, m in step.parts}
-                if len(moved) < len(step.parts):
-                    raise Refusal("a value is added to itself")
-            elif isinstance(step, Relu):
-                source, const, error = self.through_relu(name, step, here, const, error, hints)
-                moved = {step.source: source}
-            elif isinstance(step, Curve):
-                source, const, error = self.through_curve(step, here, const, error)
-                moved = {step.source: source}
+                moved = [(s, m.adjoint(flat).reshape(*here.shape[:2], -1)) for s, m in step.parts]
             else:
-                source, const, error = self.through_max(step, here, const, error)
-                moved = {step.source: source}
-            for source_name, piece in moved.items():
-                if source_name in pending:
-                    piece = pending[source_name] + piece
-                    size = self.values[source_name].magnitude()
-                    error = error + 2 * UNIT * weighed(piece, size)
-                pending[source_name] = piece
+                if interval and not pending:
+                    best = np.maximum(best, self.over_box(name, here, const, error))
+                row, const, error = self.through(name, here, const, error, hints)
+                moved = [(step.source, row)]
+            for source, piece in moved:
+                if source in pending:  # what each was rounded counts, however small their sum
+                    size = np.abs(pending[source]) + np.abs(piece)
+                    error = error + 4 * UNIT * times(size, self.values[source].magnitude())
+                    piece = pending[source] + piece
+                pending[source] = piece
             error = error + 4 * UNIT * np.abs(const)
         final = pending[self.network.input_name]
         last = self.over_box(self.network.input_name, final, const, error)
@@ -209,137 +241,140 @@ class Pass:
 
     def over_box(self, name: str, rows: Array, const: Array, error: Array) -> Array:
         """The least rows·x + const - error over the bounds of one value; (box, row)."""
-        x = self.values[name]
-        centre = x.lower / 2 + x.upper / 2
-        radius = np.maximum(x.upper - centre, centre - x.lower) * SPARE
-        at_centre = np.matmul(rows, centre[:, :, None])[:, :, 0]
+        centre, radius = self.values[name].centre()
         spread = weighed(rows, radius)
-        size = weighed(rows, x.magnitude()) + spread + np.abs(const)
-        own = gamma(2 * rows.shape[2] + FUSED, UNIT) * size
-        found = (at_centre + const - spread) - (error + own) * SPARE
+        size = weighed(rows, self.values[name].magnitude()) + spread + np.abs(const)
+        own = gamma(2 * rows.shape[2]) * size
+        found = (times(rows, centre) + const - spread) - (error + own) * SPARE
         finite: Array = np.where(np.isfinite(found), found, -np.inf)
         return finite
 
-    def through_relu(
-        self, name: str, step: Relu, here: Array, const: Array, error: Array, hints: Hints
+    def through(
+        self, name: str, here: Array, const: Array, error: Array, hints: Hints
     ) -> tuple[Array, Array, Array]:
-        """Below: alpha·x; above: the chord, its offset rounded up; then what is put apart.
+        """A row over a step that bends as one over what it reads.
 
-        A row positive at y takes the lower line, a negative one the upper line.
+        Where it is positive at y it takes the line below, where it is negative the one above; then
+        multiples of x are put apart.
         """
-        x = self.values[step.source]
-        low, high = np.minimum(x.lower, 0.0), np.maximum(x.upper, 0.0)
-        width = high - low
-        chord = np.where(width > 0, high / np.where(width > 0, width, 1.0), 0.0)
-        chord = np.clip(np.where(x.lower >= 0, 1.0, np.where(x.upper <= 0, 0.0, chord)), 0.0, 1.0)
-        # Convex: the largest y - s·x on [low, high] is at an end.
-        offset = np.maximum(-chord * low, high - chord * high)
-        offset = (offset + 8 * UNIT * np.maximum(-low, high)) * (1.0 + 8 * UNIT)
-        stable = (x.lower >= 0) | (x.upper <= 0)
-        offset = np.where(stable, 0.0, offset)
-        least_area = (x.upper > -x.lower).astype(np.float64)[:, None]
-        alpha = hints.alpha.get(name, np.full((1, 1, 1), np.nan))
-        own = np.isnan(alpha) | (stable[:, None] & (not hints.kept))
-        # Any slope from 0 to 1 is below, whatever the sign of x is known to be.
-        plain = np.where(stable[:, None], chord[:, None], least_area)
-        alpha = np.where(own, plain, np.clip(alpha, 0.0, 1.0))
+        step, lines = self.network.steps[name], self.lines(name)
+        assert not isinstance(step, Affine)
+        x, low, alpha = self.values[step.source], lines.low[:, None], hints.alpha.get(name)
+        if lines.free is not None and alpha is not None:
+            given = ~np.isnan(alpha) & (lines.free[:, None] | hints.kept)
+            low = np.where(given, np.clip(alpha, 0.0, 1.0), low)
         above = np.minimum(here, 0.0)
-        paid = np.matmul(above, offset[:, :, None])[:, :, 0]
         pulled = np.maximum(here, 0.0)
-        pulled *= alpha
-        above *= chord[:, None]
-        pulled += above  # exact: one of the two is 0
+        paid = times(above, lines.above)
+        size = -paid if (lines.above >= 0).all() else -times(above, np.abs(lines.above))
+        if lines.below is not None:
+            paid = paid + times(pulled, lines.below)
+            size = size + times(pulled, np.abs(lines.below))
+        pulled *= low
+        above *= lines.high[:, None]
+        if lines.sources is None:
+            pulled += above  # exact: one of the two is 0
+        else:
+            box, row, _ = np.ogrid[: len(here), : here.shape[1], :1]
+            found = np.zeros((*here.shape[:2], x.lower.shape[1]))
+            for at, part in zip(lines.sources, (pulled, above), strict=True):
+                size = size + weighed(part, np.take_along_axis(x.magnitude(), at, axis=1))
+                np.add.at(found, (box, row, np.broadcast_to(at[:, None], here.shape)), part)
+            pulled = found
         push = hints.push.get(name)
         if push is not None:
             pulled = pulled - push
-            size = weighed(push, x.magnitude())
-            error = error + (2 * UNIT + gamma(here.shape[2] + FUSED, UNIT)) * size
-            const = const + np.minimum(push * x.lower[:, None], push * x.upper[:, None]).sum(axis=2)
+            least = np.minimum(push * x.lower[:, None], push * x.upper[:, None]).sum(axis=2)
+            const = const + least
+            error = error + (2 * UNIT + gamma(push.shape[2])) * weighed(push, x.magnitude())
         if not isinstance(self.network.steps.get(step.source), Affine):
             error = error + 4 * UNIT * weighed(pulled, x.magnitude())
-        error = error + gamma(here.shape[2] + FUSED, UNIT) * np.abs(paid)
-        return pulled, const + paid, error
+        return pulled, const + paid, error + gamma(here.shape[2]) * size
 
-    def through_curve(
-        self, step: Curve, here: Array, const: Array, error: Array
-    ) -> tuple[Array, Array, Array]:
-        """A row takes the line below where it is positive, the one above where it is negative."""
-        x = self.values[step.source]
-        low, below, high, above = curves.lines(step.kind, x.lower, x.upper, real=self.real)
-        positive, negative = np.maximum(here, 0.0), np.minimum(here, 0.0)
-        pulled = positive * low[:, None] + negative * high[:, None]  # one of the two is 0
-        paid = np.matmul(positive, below[:, :, None]) + np.matmul(negative, above[:, :, None])
-        sizes = weighed(here, np.abs(below) + np.abs(above))
-        error = error + gamma(here.shape[2] + FUSED, UNIT) * sizes
-        error = error + 4 * UNIT * weighed(pulled, x.magnitude())
-        return pulled, const + paid[:, :, 0], error
-
-    def through_max(
-        self, step: MaxPool, here: Array, const: Array, error: Array
-    ) -> tuple[Array, Array, Array]:
-        """Below: one entry of the window; above: a chord of max(x_j, M) over [l_j, u_j].
-
-        M is the largest upper bound among the others. The maximum is convex in x_j, so a line that
-        is above it at both ends is above it; its offset is rounded up.
-        """
-        x = self.values[step.source]
-        lower, upper = x.lower[:, step.windows], x.upper[:, step.windows]
-        every = np.broadcast_to(step.windows, upper.shape)
-        low_pick = np.take_along_axis(every, (lower + upper).argmax(2)[:, :, None], 2)[:, :, 0]
-        best = upper.argmax(axis=2)[:, :, None]
-        high_pick = np.take_along_axis(every, best, 2)
-        low = np.take_along_axis(lower, best, 2)[:, :, 0]
-        high = np.take_along_axis(upper, best, 2)[:, :, 0]
-        # Padding repeats entries: all places of the chosen one are left out of the others.
-        rest = np.where(every == high_pick, -np.inf, upper).max(axis=2)
-        at_low, at_high = np.maximum(low, rest), np.maximum(high, rest)
-        width = np.where(high > low, high - low, 1.0)
-        slope = np.clip(np.where(high > low, (at_high - at_low) / width, 0.0), 0.0, 1.0)
-        offset = np.maximum(at_low - slope * low, at_high - slope * high)
-        size = np.abs(low) + np.abs(high) + np.abs(at_low) + np.abs(at_high)
-        offset = offset + 8 * UNIT * size
-        wins = rest <= low
-        slope, offset = np.where(wins, 1.0, slope), np.where(wins, 0.0, offset)
-        above = np.minimum(here, 0.0)
-        source = np.zeros((*here.shape[:2], x.lower.shape[1]))
-        boxes, rows = np.arange(here.shape[0]), np.arange(here.shape[1])
-        for pick, part in (
-            (low_pick, np.maximum(here, 0.0)),
-            (high_pick[:, :, 0], above * slope[:, None]),
-        ):
-            places = np.broadcast_to(pick[:, None], here.shape)
-            np.add.at(source, (boxes[:, None, None], rows[None, :, None], places), part)
-        paid = np.matmul(above, offset[:, :, None])[:, :, 0]
-        largest = x.magnitude()[:, step.windows].max(axis=2)
-        sizes = weighed(above, np.abs(offset)) + 2 * weighed(here, largest)
-        error = error + gamma(here.shape[2] + FUSED, UNIT) * sizes
-        return source, const + paid, error
-
-    def tighten(self, name: str, wanted: np.ndarray, sign: float) -> None:
-        """Plain rows for some entries of a value: sign +1 for lower bounds, -1 for upper ones.
+    def tighten(self, name: str, wanted: np.ndarray, sign: Array) -> None:
+        """Plain rows for some entries of a value, whose interval bounds are known.
 
         Args:
-            name: of the value, whose interval bounds are known.
+            name: of the value.
             wanted: which entries each box wants, (box, entries).
-            sign: +1 or -1.
+            sign: of the same shape: +1 for lower bounds, -1 for upper ones.
         """
-        x = self.values[name]
-        boxes, size = x.lower.shape
-        entries = wanted.any(axis=0).nonzero()[0]
-        at_once = max(1, ROWS // max(1, boxes * self.widest()))
-        for first in range(0, len(entries), at_once):
-            part = entries[first : first + at_once]
-            rows = np.zeros((boxes, len(part), size))
-            rows[:, np.arange(len(part)), part] = sign
-            zeros = np.zeros((boxes, len(part)))
-            found = np.where(
-                wanted[:, part], self.least(name, rows, zeros, zeros, Hints()), -np.inf
-            )
-            if sign > 0:
-                x.lower[:, part] = np.maximum(x.lower[:, part], found)
-            else:
-                x.upper[:, part] = np.minimum(x.upper[:, part], -found)
+        x, counts = self.values[name], wanted.sum(axis=1)
+        groups = [np.arange(len(counts))]
+        at_once = max(1, ROWS // (min(len(counts), TOGETHER) * self.network.widest()))
+        if len(counts) > TOGETHER:  # boxes that want about as many, so that few rows are idle
+            groups = np.array_split(counts.argsort(), -(-len(counts) // TOGETHER))
+        for boxes in groups:
+            some = self if len(groups) == 1 else self.of(boxes)
+            order = np.argsort(~wanted[boxes], axis=1, kind="stable")[:, : counts[boxes].max()]
+            for first in range(0, order.shape[1], at_once):
+                at = boxes[:, None], order[:, first : first + at_once]
+                signs, zeros = np.where(wanted[at], sign[at], 0.0), np.zeros(at[1].shape)
+                rows = np.zeros((*zeros.shape, wanted.shape[1]))
+                np.put_along_axis(rows, at[1][:, :, None], signs[:, :, None], axis=2)
+                found = some.least(name, rows, zeros, zeros, Hints())
+                for side, way in ((x.lower, 1.0), (x.upper, -1.0)):
+                    better = np.where(signs == way, found, -np.inf)
+                    side[at] = way * np.maximum(way * side[at], better)
 
-    def widest(self) -> int:
-        """The largest number of entries of a value."""
-        return max(self.network.size(name) for name in self.network.shapes)
+    def of(self, boxes: np.ndarray) -> "Pass":
+        """The same of some boxes."""
+        values = {n: Bounds(x.lower[boxes], x.upper[boxes]) for n, x in self.values.items()}
+        noise = {name: size[boxes] for name, size in self.noise.items()}
+        return Pass(self.network, self.real, values, noise)
+
+
+def sharp(network: Network) -> set[str]:
+    """Values whose interval bounds over a box are attained, so that no row can improve them.
+
+    That is one map that mixes entries, and any number that do not, between them and the input.
+    """
+    mixed = {network.input_name: 0}
+    for name, step in network.steps.items():
+        if isinstance(step, Affine) and len(step.parts) == 1 and step.parts[0][0] in mixed:
+            source, linear = step.parts[0]
+            count = mixed[source] + int(linear.terms > 1)
+            if count <= 1:
+                mixed[name] = count
+    return set(mixed)
+
+
+def crown(
+    network: Network,
+    lower: Array,
+    upper: Array,
+    *,
+    real: bool,
+    rows: bool = True,
+    more: Callable[[Pass, str], None] | None = None,
+) -> Pass:
+    """All bounds over boxes: intervals, then rows for every entry that a step that bends needs.
+
+    Args:
+        network: the steps.
+        lower, upper: of the boxes, shape (box, inputs).
+        real: see `Pass`.
+        rows: False for intervals only.
+        more: called when a value that a step that bends reads has its bounds, to tighten them.
+    """
+    done = Pass(network, real)
+    done.values[network.input_name] = Bounds(lower.copy(), upper.copy())
+    readers: dict[str, list[str]] = {}
+    for name, step in network.steps.items():
+        if not isinstance(step, Affine):
+            readers.setdefault(step.source, []).append(name)
+    attained = sharp(network)
+    for name in network.steps:
+        done.step(name)
+        if name not in readers:
+            continue
+        x = done.values[name]
+        # The side that is nearer to settling the sign first: what it settles needs no other. Each
+        # box takes what it needs itself, so that its bounds do not depend on its company.
+        nearer = np.where(x.lower + x.upper > 0, 1.0, -1.0)
+        for sign in (nearer, -nearer) if rows and name not in attained else ():
+            wanted = np.any([done.open(reader) for reader in readers[name]], axis=0)
+            done.tighten(name, wanted, sign)
+        if more is not None:
+            more(done, name)
+    return done

@@ -1,14 +1,17 @@
-"""Sigmoid and tanh between two lines each, whatever slopes are chosen.
+"""Lines below and above what bends: Relus, maxima; sigmoid and tanh, whatever slopes are chosen.
 
-Both are convex left of 0, concave right of it, and f(x) + f(-x) is constant. So f - s·x is largest,
+Those two are convex left of 0, concave right of it; f(x) + f(-x) is constant: f - s·x is largest,
 left of 0, at an end; right of 0 it lies below any of its tangents. The least follows by symmetry.
 Trusted is that NumPy's tanh is off by a few units in the last place, far below `FUNCTION`.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from verify.check.network import Array
+from verify.check.network import Array, Index
 
+UNIT = 2.0**-53
 FUNCTION = 2.0**-47
 """Error of a computed value of f, which is at most 1: some 60 roundings."""
 KERNEL = {"Sigmoid": 5e-7, "Tanh": 8e-7}
@@ -79,3 +82,58 @@ def ends(kind: str, low: Array, high: Array, *, real: bool) -> tuple[Array, Arra
     """Bounds of the values on [low, high]."""
     extra = (0.0 if real else KERNEL[kind]) + FUNCTION
     return value(kind, low) - extra, value(kind, high) + extra
+
+
+@dataclass(frozen=True)
+class Lines:
+    """low·x + below <= y <= high·x + above for each entry y of a step that bends; (box, entries).
+
+    Attributes:
+        free: of a Relu, where the sign of x is open; any slope from 0 to 1 is below it everywhere.
+        sources: which x the line below, and the one above, are about; None for the same as y.
+    """
+
+    low: Array
+    below: Array | None
+    high: Array
+    above: Array
+    free: np.ndarray | None = None
+    sources: tuple[Index, Index] | None = None
+
+
+def relu_lines(lower: Array, upper: Array) -> Lines:
+    """Below: 0 or x, whichever encloses less; above: the chord, its offset rounded up."""
+    active, inactive = lower >= 0, upper <= 0
+    low, high = np.minimum(lower, 0.0), np.maximum(upper, 0.0)
+    free = ~(active | inactive)
+    chord = np.where(free, high / np.where(free, high - low, 1.0), active)
+    chord = np.clip(chord, 0.0, 1.0)
+    # Convex: the largest y - s·x on [low, high] is at an end.
+    offset = np.maximum(-chord * low, high - chord * high)
+    offset = (offset + 8 * UNIT * np.maximum(-low, high)) * (1.0 + 8 * UNIT)
+    least_area = np.where(free, upper > -lower, chord)
+    return Lines(least_area, None, chord, np.where(free, offset, 0.0), free)
+
+
+def maximum_lines(lower: Array, upper: Array, windows: Index) -> Lines:
+    """Below: one entry of the window; above: a chord of max(x_j, M) over [l_j, u_j].
+
+    M is the largest upper bound among the others. The maximum is convex in x_j, so a line that is
+    above it at both ends is above it; its offset is rounded up.
+    """
+    lower, upper = lower[:, windows], upper[:, windows]
+    every = np.broadcast_to(windows, upper.shape)
+    likely, best = ((lower + upper).argmax(2)[:, :, None], upper.argmax(2)[:, :, None])
+    low, high = (np.take_along_axis(end, best, 2)[:, :, 0] for end in (lower, upper))
+    picks = [np.take_along_axis(every, place, 2) for place in (likely, best)]
+    # Padding repeats entries: all places of the chosen one are left out of the others.
+    rest = np.where(every == picks[1], -np.inf, upper).max(axis=2)
+    at_low, at_high = np.maximum(low, rest), np.maximum(high, rest)
+    width = np.where(high > low, high - low, 1.0)
+    slope = np.clip(np.where(high > low, (at_high - at_low) / width, 0.0), 0.0, 1.0)
+    offset = np.maximum(at_low - slope * low, at_high - slope * high)
+    offset = offset + 8 * UNIT * (np.abs(low) + np.abs(high) + np.abs(at_low) + np.abs(at_high))
+    wins = rest <= low
+    slope, offset = np.where(wins, 1.0, slope), np.where(wins, 0.0, offset)
+    sources = picks[0][:, :, 0], picks[1][:, :, 0]
+    return Lines(np.ones_like(slope), None, slope, offset, None, sources)

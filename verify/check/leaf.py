@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verify.check.bounds import FUSED, SPARE, UNIT, Hints, Pass, Planes, gamma
-from verify.check.crown import crown
+from verify.check.bounds import SPARE, Hints, Pass, Planes, crown, gamma
+from verify.check.curves import UNIT
 from verify.check.network import Array, Network
 from verify.check.refusal import Refusal
 from verify.check.vnnlib import Case
@@ -37,18 +37,15 @@ class Goal:
     count: int
 
     @property
+    def rank(self) -> np.ndarray:
+        """The place of each row in its clause; clauses stand one after another."""
+        found: np.ndarray = np.arange(len(self.clause)) - np.searchsorted(self.clause, self.clause)
+        return found
+
+    @property
     def most(self) -> int:
         """Rows of the longest clause."""
-        return int(np.bincount(self.clause, minlength=1).max())
-
-    def rows(self, clauses: np.ndarray) -> np.ndarray:
-        """The rows of some clauses, -1 past the last of each; (number, most)."""
-        found = np.full((self.count, self.most), -1)
-        for clause in range(self.count):
-            mine = (self.clause == clause).nonzero()[0]
-            found[clause, : len(mine)] = mine
-        chosen: np.ndarray = found[clauses]
-        return chosen
+        return int(self.rank.max(initial=-1)) + 1
 
     def proved(self, margins: Array) -> np.ndarray:
         """Which clauses are proved by margins of shape (box, row); (box, clause)."""
@@ -151,7 +148,7 @@ def combined(done: Pass, planes: Planes, rows: np.ndarray) -> Array:
     weight = np.where(np.isfinite(best_weight), best_weight, 0.0)
     mixed = np.matmul(weight[:, None], coeff)
     sizes = np.matmul(np.abs(coeff), x.magnitude()[:, :, None])[:, :, 0] + np.abs(const)
-    rounding = gamma(len(rows) + FUSED, UNIT) * (weight * sizes).sum(axis=1, keepdims=True)
+    rounding = gamma(len(rows)) * (weight * sizes).sum(axis=1, keepdims=True)
     total = (weight * const).sum(axis=1, keepdims=True)
     found: Array = done.over_box(done.network.input_name, mixed, total, rounding)[:, 0]
     return found
@@ -169,7 +166,7 @@ def cut_down(
         a = planes.coeff[:, row]
         ends = np.abs(a) * np.maximum(np.abs(low), np.abs(high))
         terms = np.minimum(a * low, a * high)
-        slack = planes.error[:, row] + gamma(2 * a.shape[1] + FUSED, UNIT) * (
+        slack = planes.error[:, row] + gamma(2 * a.shape[1]) * (
             ends.sum(axis=1) + np.abs(planes.const[:, row])
         )
         room = (slack * SPARE - terms.sum(axis=1) - planes.const[:, row])[:, None] + terms

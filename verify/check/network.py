@@ -3,6 +3,7 @@
 Every tensor is flattened, the batch axis (of length 1) included, so there is no batch to get wrong.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -84,8 +85,8 @@ def conv(kernel: Array, groups: int, places: int, taps: Index) -> Linear:
     def forward(x: Array, w: Array) -> Array:
         maps = np.pad(x.reshape(len(x), groups, inner, places), ((0, 0), (0, 0), (0, 0), (0, 1)))
         patches = maps[..., taps].swapaxes(2, 3).reshape(len(x), groups, len(taps), inner * count)
-        found: Array = patches @ w.reshape(groups, -1, inner * count).swapaxes(1, 2)
-        return found.swapaxes(2, 3).reshape(len(x), -1)
+        found = patches @ w.reshape(groups, -1, inner * count).swapaxes(1, 2)
+        return np.asarray(found.swapaxes(2, 3).reshape(len(x), -1))
 
     def adjoint(rows: Array) -> Array:
         maps = rows.reshape(len(rows), groups, out // groups, -1)
@@ -149,4 +150,8 @@ class Network:
 
     def size(self, name: str) -> int:
         """How many numbers a value holds."""
-        return int(np.prod(self.shapes[name]))
+        return math.prod(self.shapes[name])
+
+    def widest(self) -> int:
+        """The largest number of entries of a value."""
+        return max(self.size(name) for name in self.shapes)

@@ -13,44 +13,59 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verify.check.bounds import FUSED, UNIT, Bounds, Hints, Pass, gamma, weighed
+from verify.check.bounds import Bounds, Hints, Pass, gamma, weighed
 from verify.check.certificate import Certificate
+from verify.check.curves import UNIT
 from verify.check.leaf import Goal
-from verify.check.network import Affine, Array, Network
+from verify.check.network import Affine, Array, Index, Network
 from verify.check.refusal import Refusal
 
 Values = dict[str, Bounds]
-Path = list[tuple[int, int]]
-"""Column and side of each split."""
 
 
 @dataclass(frozen=True)
 class Columns:
     """The neurons that a certificate speaks of: by column, what reads each, what is read, where."""
 
-    readers: list[str]
-    sources: list[str]
-    neuron: np.ndarray
+    readers: np.ndarray
+    sources: np.ndarray
+    neuron: Index
 
-    def of(self, reader: str) -> np.ndarray:
-        """The columns of one Relu or maximum."""
-        return np.array([name == reader for name in self.readers], dtype=bool).nonzero()[0]
+
+def indices(cert: Certificate, name: str, *limits: tuple[int, int]) -> Index:
+    """An array of shape (-1, columns), refused unless each column is within its limits."""
+    found = cert.array(name, ("int32",), (-1, len(limits))).astype(np.int64)
+    for part, (least, end) in zip(found.T, limits, strict=True):
+        if ((part < least) | (part >= end)).any():
+            raise Refusal(f"array {name!r} points at something that is not there")
+    return found
 
 
 def read_columns(certificate: Certificate, number: int, network: Network) -> Columns:
     """The columns of one case; refused unless each is the input of a Relu or maximum."""
-    pairs = certificate.array(f"{number}/columns", ("int32",), (-1, 2))
-    readers, sources = [], []
-    for relu, neuron in pairs.tolist():
-        known = 0 <= relu < len(certificate.relus)
-        step = network.steps.get(certificate.relus[relu]) if known else None
-        if step is None or isinstance(step, Affine):
-            raise Refusal("a column is of something that is no Relu and no maximum")
-        if not 0 <= neuron < network.size(step.source):
-            raise Refusal("a column points at a neuron that is not there")
-        readers.append(certificate.relus[relu])
-        sources.append(step.source)
-    return Columns(readers, sources, pairs[:, 1].astype(np.int64))
+    relus = [network.steps.get(name) for name in certificate.relus]
+    pairs = indices(certificate, f"{number}/columns", (0, len(relus)), (0, network.widest()))
+    readers = np.array(certificate.relus, dtype=object)[pairs[:, 0]]
+    sources = np.full(len(pairs), None, dtype=object)
+    for i, (relu, neuron) in enumerate(pairs.tolist()):
+        step = relus[relu]
+        if step is None or isinstance(step, Affine) or neuron >= network.size(step.source):
+            raise Refusal("a column is of something that is no Relu, or of a neuron not there")
+        sources[i] = step.source
+    return Columns(readers, sources, pairs[:, 1])
+
+
+def runs(items: np.ndarray, begins: np.ndarray) -> list[np.ndarray]:
+    """Items split before each, but for the first, that begins a new run."""
+    return np.split(items, begins.nonzero()[0] + 1) if len(items) else []
+
+
+def among(entries: Index, chosen: Index) -> tuple[Index, Index]:
+    """Which entries are chosen, and where among the chosen each is."""
+    place = np.full(max(entries.max(initial=-1), chosen.max(initial=-1)) + 1, -1)
+    place[chosen] = np.arange(len(chosen))
+    mine = (place[entries] >= 0).nonzero()[0]
+    return mine, place[entries[mine]]
 
 
 @dataclass(frozen=True)
@@ -59,65 +74,54 @@ class Proofs:
 
     columns: Columns
     goal: Goal
-    node: np.ndarray
-    clause: np.ndarray
-    target: np.ndarray  # a column, -1 for none
-    sign: np.ndarray
+    node: Index
+    clause: Index
+    target: Index  # a column, -1 for none
+    sign: Index
     weight: Array
     alpha: np.ndarray  # as it is in the file
-    push: np.ndarray  # of which proof, at which column
+    push: Index  # of which proof, at which column
     value: Array
-    path: np.ndarray  # of which proof, at which column, which side
+    path: Index  # of which proof, at which column, which side
 
-    def groups(self, chosen: np.ndarray) -> list[np.ndarray]:
-        """Proofs one after another that bound one value, from below and then from above."""
-        names, signs = [self.columns.sources[t] for t in self.target[chosen]], self.sign[chosen]
-        rise = [names[i] != names[i - 1] or signs[i] > signs[i - 1] for i in range(1, len(names))]
-        starts = np.array(rise, dtype=bool).nonzero()[0] + 1
-        return np.split(chosen, starts) if len(chosen) else []
-
-    def hints(self, chosen: np.ndarray, network: Network) -> Hints:
+    def hints(self, chosen: Index, network: Network) -> Hints:
         """Slopes and multipliers of some proofs, one a box; NaN where there is no slope."""
-        found = Hints(kept=self.alpha.dtype == np.float32)
-        place = np.full(len(self.node), -1)
-        place[chosen] = np.arange(len(chosen))
-        mine = (place[self.push[:, 0]] >= 0).nonzero()[0]
-        for reader in dict.fromkeys(self.columns.readers):
-            own = self.columns.of(reader)
-            size = network.size(self.columns.sources[own[0]])
-            alpha = np.full((len(chosen), 1, size), np.nan)
-            alpha[:, 0, self.columns.neuron[own]] = slopes(self.alpha[np.ix_(chosen, own)])
-            found.alpha[reader] = alpha
-            here = mine[np.isin(self.push[mine, 1], own)]
-            if len(here):
-                push = np.zeros((len(chosen), 1, size))
-                at = place[self.push[here, 0]], 0, self.columns.neuron[self.push[here, 1]]
-                np.add.at(push, at, self.value[here])
-                found.push[reader] = push
+        found, columns = Hints(kept=self.alpha.dtype == np.float32), self.columns
+        pushed = np.zeros((len(chosen), len(columns.neuron)))
+        mine, at = among(self.push[:, 0], chosen)
+        np.add.at(pushed, (at, self.push[mine, 1]), self.value[mine])
+        for reader in dict.fromkeys(columns.readers):
+            own = (columns.readers == reader).nonzero()[0]
+            shape = len(chosen), 1, network.size(columns.sources[own[0]])
+            slopes = self.alpha[np.ix_(chosen, own)].astype(np.float64)
+            found.alpha[reader] = np.full(shape, np.nan)
+            found.alpha[reader][:, 0, columns.neuron[own]] = slopes / self.unit
+            if pushed[:, own].any():
+                found.push[reader] = np.zeros(shape)
+                found.push[reader][:, 0, columns.neuron[own]] = pushed[:, own]
         return found
 
-    def least(self, done: Pass, values: Values, chosen: np.ndarray) -> Array:
+    @property
+    def unit(self) -> float:
+        """What a slope of 1 is stored as."""
+        return 255.0 if self.alpha.dtype == np.uint8 else 1.0
+
+    def least(self, done: Pass, values: Values, chosen: Index) -> Array:
         """The bounds of some proofs of one kind over values of one box each, or of one for all."""
-        network, goal, count = done.network, self.goal, len(chosen)
-        weight = self.weight[chosen]
+        network, goal, targets = done.network, self.goal, self.target[chosen]
         starts: dict[str, Array] = {}
-        const, error = np.zeros((count, 1)), np.zeros((count, 1))
-        targets = self.target[chosen]
-        if weight.any() or targets[0] < 0:
-            rows = goal.rows(self.clause[chosen])
-            coeff = np.where(rows[:, :, None] < 0, 0.0, goal.coeff[rows])
-            size = np.abs(coeff) @ done.values[network.output_name].magnitude()[0]
-            parts = [np.where(rows < 0, 0.0, part[rows]) for part in (goal.const, goal.slack)]
-            size = size + np.abs(parts[0])
-            starts[network.output_name] = np.matmul(weight[:, None], coeff)
-            const = (weight * parts[0]).sum(axis=1, keepdims=True)
-            error = (weight * (parts[1] + gamma(rows.shape[1] + FUSED, UNIT) * size)).sum(
-                axis=1, keepdims=True
-            )
+        const = error = np.zeros((len(chosen), 1))
+        if self.weight[chosen].any() or targets[0] < 0:
+            about = goal.clause == self.clause[chosen, None]
+            weight = np.where(about, self.weight[chosen][:, goal.rank], 0.0)
+            size = np.abs(goal.coeff) @ done.values[network.output_name].magnitude()[0]
+            size = goal.slack + gamma(len(goal.const)) * (size + np.abs(goal.const))
+            starts[network.output_name] = (weight @ goal.coeff)[:, None]
+            const, error = (weight @ goal.const)[:, None], (weight @ size)[:, None]
         if targets[0] >= 0:
             source = self.columns.sources[targets[0]]
-            row = np.zeros((count, 1, network.size(source)))
-            row[np.arange(count), 0, self.columns.neuron[targets]] = self.sign[chosen]
+            row = np.zeros((len(chosen), 1, network.size(source)))
+            row[np.arange(len(chosen)), 0, self.columns.neuron[targets]] = self.sign[chosen]
             if source in starts:
                 row = starts[source] + row
                 error = error + 2 * UNIT * weighed(row, done.values[source].magnitude())
@@ -127,116 +131,82 @@ class Proofs:
         found = below.planes(starts, const, error, hints, interval=bool(targets[0] < 0))
         return found.least[:, 0]
 
-    def tightened(self, done: Pass, values: Values, chosen: np.ndarray, most: int) -> str:
-        """Bound neurons anew, in `values`, by a group of proofs; returns the value's name."""
-        parts = [chosen[i : i + most] for i in range(0, len(chosen), most)]
-        least = np.concatenate([self.split(done, values, part) for part in parts])
-        name = self.columns.sources[int(self.target[chosen[0]])]
-        lower, upper = values[name].lower.copy(), values[name].upper.copy()
-        targets, signs = self.target[chosen], self.sign[chosen]
-        starts = trees_of(3 * targets + signs, self.paths(chosen))
-        worth = np.minimum.reduceat(least, starts)
-        neuron, below = self.columns.neuron[targets[starts]], signs[starts] > 0
-        np.maximum.at(lower, (0, neuron[below]), worth[below])
-        np.minimum.at(upper, (0, neuron[~below]), -worth[~below])
-        values[name] = Bounds(lower, upper)
-        return name
+    def tighten(self, done: Pass, values: Values, chosen: Index, most: int) -> bool:
+        """Bound neurons anew, in `values`, at most so many at once; whether nothing is left."""
+        names, signs = self.columns.sources[self.target[chosen]], self.sign[chosen]
+        # One value at a time, from below and then from above.
+        for run in runs(chosen, (names[1:] != names[:-1]) | (signs[1:] > signs[:-1])):
+            name = self.columns.sources[self.target[run[0]]]
+            sides = 3 * self.target[run] + self.sign[run]
+            parts = [run[i : i + most] for i in range(0, len(run), most)]
+            worth = np.concatenate([self.split(done, values, part) for part in parts])
+            mine, at = among(self.path[:, 0], run)
+            paths: list[list[tuple[int, int]]] = [[] for _ in run]
+            for i, (column, side) in zip(at.tolist(), self.path[mine, 1:].tolist(), strict=True):
+                paths[i].append((column, side))
+            bounds = Bounds(values[name].lower.copy(), values[name].upper.copy())
+            for tree in runs(np.arange(len(run)), sides[1:] != sides[:-1]):
+                if not is_whole([paths[i] for i in tree]):
+                    raise Refusal("a neuron is bounded over a tree that is not whole")
+                first, least = run[tree[0]], worth[tree].min()
+                neuron = self.columns.neuron[self.target[first]]
+                if self.sign[first] > 0:
+                    bounds.lower[0, neuron] = max(bounds.lower[0, neuron], least)
+                else:
+                    bounds.upper[0, neuron] = min(bounds.upper[0, neuron], -least)
+            values[name] = bounds
+            if (bounds.lower > bounds.upper).any():
+                return True
+        return False
 
-    def paths(self, chosen: np.ndarray) -> list[Path]:
-        """The splits that each proof is under, in order."""
-        found: dict[int, Path] = {i: [] for i in chosen.tolist()}
-        for proof, column, side in self.path[np.isin(self.path[:, 0], chosen)].tolist():
-            found[proof].append((column, side))
-        return list(found.values())
-
-    def split(self, done: Pass, values: Values, chosen: np.ndarray) -> Array:
+    def split(self, done: Pass, values: Values, chosen: Index) -> Array:
         """The bounds of some proofs, each under the splits of its path; inf where that is empty."""
-        place = np.full(len(self.node), -1)
-        place[chosen] = np.arange(len(chosen))
-        mine = self.path[place[self.path[:, 0]] >= 0]
-        empty = np.zeros(len(chosen), dtype=bool)
-        values = dict(values)
-        for name in {self.columns.sources[column] for column in mine[:, 1].tolist()}:
+        mine, at = among(self.path[:, 0], chosen)
+        column, above = self.path[mine, 1], self.path[mine, 2] == 1
+        values, empty = dict(values), np.zeros(len(chosen), dtype=bool)
+        for name in dict.fromkeys(self.columns.sources[column]):
             if name not in values:
                 raise Refusal("a neuron is bounded under a split of one that comes after it")
-            here = np.array([self.columns.sources[c] == name for c in mine[:, 1]], dtype=bool)
-            lower = np.repeat(values[name].lower, len(chosen), axis=0)
-            upper = np.repeat(values[name].upper, len(chosen), axis=0)
-            at = place[mine[here, 0]], self.columns.neuron[mine[here, 1]]
-            above = mine[here, 2] == 1
-            np.maximum.at(lower, at, np.where(above, 0.0, -np.inf))
-            np.minimum.at(upper, at, np.where(above, np.inf, 0.0))
+            here = self.columns.sources[column] == name
+            lower, upper = (
+                np.repeat(end, len(chosen), axis=0)
+                for end in (values[name].lower, values[name].upper)
+            )
+            where = at[here], self.columns.neuron[column[here]]
+            np.maximum.at(lower, where, np.where(above[here], 0.0, -np.inf))
+            np.minimum.at(upper, where, np.where(above[here], np.inf, 0.0))
             empty |= (lower > upper).any(axis=1)
             values[name] = Bounds(lower, upper)
         return np.where(empty, np.inf, self.least(done, values, chosen))
 
 
-def trees_of(targets: np.ndarray, paths: list[Path]) -> list[int]:
-    """Where each tree begins, of leaves that stand together; refused unless all are whole."""
-    starts, first, share = [], 0, 0.0
-    for i, path in enumerate(paths):
-        share += 2.0 ** -len(path)
-        if share >= 1 or i + 1 == len(paths) or targets[i + 1] != targets[i]:
-            if not is_whole(paths[first : i + 1]):
-                raise Refusal("a neuron is bounded over a tree that is not whole")
-            starts.append(first)
-            first, share = i + 1, 0.0
-    return starts
-
-
-def is_whole(paths: list[Path]) -> bool:
-    """Whether the leaves at the ends of these paths cover all there is."""
+def is_whole(paths: list[list[tuple[int, int]]]) -> bool:
+    """Whether the leaves at the ends of these paths, of columns and sides, cover all there is."""
     if not any(paths):
         return True
-    halves: tuple[list[Path], list[Path]] = ([], [])
-    for path in paths:
-        if not path or path[0][0] != paths[0][0][0]:
-            return False
-        halves[path[0][1]].append(path[1:])
+    if any(not path or path[0][0] != paths[0][0][0] for path in paths):
+        return False
+    halves = [[path[1:] for path in paths if path[0][1] == side] for side in (0, 1)]
     return all(half and is_whole(half) for half in halves)
 
 
-def slopes(stored: np.ndarray) -> Array:
-    """Slopes as they are stored, as float64."""
-    return stored.astype(np.float64) / (255.0 if stored.dtype == np.uint8 else 1.0)
-
-
-def read_proofs(
-    certificate: Certificate, prefix: str, columns: Columns, goal: Goal, nodes: int
-) -> Proofs:
+def read_proofs(cert: Certificate, prefix: str, columns: Columns, goal: Goal, nodes: int) -> Proofs:
     """The proofs of a tree; refused unless every index in them points at something."""
-    cert, c, width = certificate, prefix, len(columns.readers)
-    proof = cert.array(c + "proof", ("int32",), (-1, 4)).astype(np.int64)
-    limits = ((0, nodes), (0, goal.count), (-1, width), (-1, 2))
-    for part, (least, most) in zip(proof.T, limits, strict=True):
-        if ((part < least) | (part >= most)).any():
-            raise Refusal("a proof belongs to no node, clause or column")
+    c, width = prefix, len(columns.neuron)
+    proof = indices(cert, c + "proof", (0, nodes), (0, goal.count), (-1, width), (-1, 2))
     if (proof[:, 3] == 0).any():
         raise Refusal("a proof has no sign")
-    given = np.nan_to_num(cert.array(c + "weight", ("float32",), (len(proof), -1)), posinf=0.0)
     weight = np.zeros((len(proof), goal.most))
+    given = np.nan_to_num(cert.array(c + "weight", ("float32",), (len(proof), -1)), posinf=0.0)
     if given.shape[1] > goal.most:
         raise Refusal("a proof weighs more rows than a clause has")
     weight[:, : given.shape[1]] = np.maximum(given, 0.0)
-    push = cert.array(c + "push", ("int32",), (-1, 2))
+    push = indices(cert, c + "push", (0, len(proof)), (0, width))
     value = cert.array(c + "value", ("float32",), (len(push),)).astype(np.float64)
-    if (push < 0).any() or (push >= (len(proof), width)).any():
-        raise Refusal("a multiplier belongs to no proof or column")
-    path = cert.array(c + "path", ("int32",), (-1, 3))
-    if (path < 0).any() or (path >= (len(proof), width, 2)).any():
-        raise Refusal("a split belongs to no proof, column or side")
+    path = indices(cert, c + "path", (0, len(proof)), (0, width), (0, 2))
     if (proof[path[:, 0], 2] < 0).any():
         raise Refusal("a clause is proved under a split that is not one of the tree")
-    return Proofs(
-        columns,
-        goal,
-        proof[:, 0],
-        proof[:, 1],
-        proof[:, 2],
-        proof[:, 3],
-        weight,
-        cert.array(c + "alpha", ("uint8", "float16", "float32"), (len(proof), width)),
-        push,
-        np.nan_to_num(value, posinf=0.0, neginf=0.0),
-        path,
-    )
+    alpha = cert.array(c + "alpha", ("uint8", "float16", "float32"), (len(proof), width))
+    value = np.nan_to_num(value, posinf=0.0, neginf=0.0)
+    node, clause, target, sign = proof.T
+    return Proofs(columns, goal, node, clause, target, sign, weight, alpha, push, value, path)

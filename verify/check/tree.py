@@ -5,14 +5,14 @@ input <= 0 or >= 0 in every execution (NaN is excluded, as all bounds are finite
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from verify.check.bounds import ROWS, Bounds, Pass
+from verify.check.bounds import ROWS, Bounds, Pass, crown
 from verify.check.certificate import Certificate
-from verify.check.crown import crown
 from verify.check.leaf import Goal, goal_of, rows_over, settled
-from verify.check.network import Array, Network
+from verify.check.network import Array, Index, Network
 from verify.check.proofs import Columns, Proofs, Values, read_columns, read_proofs
 from verify.check.refusal import Refusal
 from verify.check.vnnlib import Case, hull
@@ -24,91 +24,65 @@ AT_ONCE = 2**22
 
 @dataclass
 class Tree:
-    """One part's tree and proofs, as the certificate gives them, after a check of their form."""
+    """One part's tree and proofs, as the certificate gives them, after a check of their form.
+
+    A node's first child stands right after it, its second one at `second`.
+    """
 
     proofs: Proofs
-    clauses: np.ndarray
+    clauses: Index
     kind: np.ndarray
     place: np.ndarray
-    cut: np.ndarray
-    parent: np.ndarray
-    side: np.ndarray
-    depth: np.ndarray
+    cut: Array
+    second: Index
 
 
 def read_tree(
-    certificate: Certificate, prefix: str, columns: Columns, goal: Goal, network: Network
+    cert: Certificate, prefix: str, columns: Columns, goal: Goal, network: Network
 ) -> Tree:
     """The tree of one part; refused unless every index in it points at something."""
-    cert, c = certificate, prefix
-    kind = cert.array(c + "kind", ("uint8",), (-1,))
-    nodes = len(kind)
-    place = cert.array(c + "place", ("int32",), (nodes,))
-    parent, side, depth = shape_of(kind)
-    for what, most in ((INPUT, network.size(network.input_name)), (NEURON, len(columns.readers))):
+    kind = cert.array(prefix + "kind", ("uint8",), (-1,))
+    place = cert.array(prefix + "place", ("int32",), (len(kind),))
+    cut = cert.array(prefix + "cut", ("float64",), (len(kind),))
+    for what, most in ((INPUT, network.size(network.input_name)), (NEURON, len(columns.neuron))):
         mine = place[kind == what]
         if ((mine < 0) | (mine >= most)).any():
             raise Refusal("a split points at something that is not there")
-    clauses = cert.array(c + "clauses", ("int32",), (-1,)).astype(np.int64)
+    clauses = cert.array(prefix + "clauses", ("int32",), (-1,)).astype(np.int64)
     if ((clauses < 0) | (clauses >= goal.count)).any():
         raise Refusal("a part proves a clause that the property does not have")
-    proofs = read_proofs(cert, c, columns, goal, nodes)
+    proofs = read_proofs(cert, prefix, columns, goal, len(kind))
     if not np.isin(proofs.clause, clauses).all():
         raise Refusal("a proof is about a clause that its part does not prove")
     if len(clauses) != 1 and (proofs.target >= 0).any():
         raise Refusal("neurons are bounded anew in a part that is not about one clause")
-    cut = cert.array(c + "cut", ("float64",), (nodes,))
-    return Tree(proofs, clauses, kind, place, cut, parent, side, depth)
+    return Tree(proofs, clauses, kind, place, cut, second_children(kind.tolist()))
 
 
-def shape_of(kind: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Parent, side (0 first, 1 second) and depth of each node of a tree in preorder."""
-    nodes = len(kind)
-    parent, side = np.full(nodes, -1, np.int64), np.zeros(nodes, np.int64)
-    depth = np.zeros(nodes, np.int64)
-    waiting = [(-1, 0)]
-    for node in range(nodes):
+def second_children(kind: list[int]) -> Index:
+    """Where the second child of each node of a tree in preorder stands; refused unless whole."""
+    second = np.zeros(len(kind), np.int64)
+    waiting = [(-1, False)]
+    for node, what in enumerate(kind):
         if not waiting:
             raise Refusal("the tree has nodes after its end")
-        parent[node], side[node] = waiting.pop()
-        if parent[node] >= 0:
-            depth[node] = depth[parent[node]] + 1
-            if kind[parent[node]] == NEURON and kind[node] == INPUT:
-                raise Refusal("an input is split below a neuron")
-        if kind[node] in (INPUT, NEURON):
-            waiting += [(node, 1), (node, 0)]
-        elif kind[node] != LEAF:
-            raise Refusal(f"the tree has a node of kind {kind[node]}")
+        parent, later = waiting.pop()
+        if later:
+            second[parent] = node
+        if what == INPUT and parent >= 0 and kind[parent] == NEURON:
+            raise Refusal("an input is split below a neuron")
+        if what not in (LEAF, INPUT, NEURON):
+            raise Refusal(f"the tree has a node of kind {what}")
+        if what != LEAF:
+            waiting += [(node, True), (node, False)]
     if waiting:
         raise Refusal("the tree is not whole: a part of the region is missing")
-    return parent, side, depth
-
-
-def boxes_of(tree: Tree, lower: Array, upper: Array) -> dict[int, tuple[Array, Array]]:
-    """The box of every node below which no input is split any more, given the root's."""
-    open_ = {0: (lower, upper)}
-    found = {}
-    later = (tree.side == 1).nonzero()[0]
-    second = dict(zip(tree.parent[later].tolist(), later.tolist(), strict=True))
-    for node in range(len(tree.kind)):
-        if node not in open_:
-            continue
-        low, high = open_.pop(node)
-        if tree.kind[node] != INPUT:
-            found[node] = (low, high)
-            continue
-        axis, value = int(tree.place[node]), float(tree.cut[node])
-        if not low[axis] <= value <= high[axis]:
-            raise Refusal("an input is split outside its box")
-        below, above = high.copy(), low.copy()
-        below[axis] = above[axis] = value
-        open_[node + 1], open_[second[node]] = (low, below), (above, high)
-    return found
+    return second
 
 
 @dataclass
 class Inquiry:
-    """One case while it is checked: `root` is made when it is first asked for."""
+    """One case while it is checked."""
 
     network: Network
     shared: Proofs
@@ -116,79 +90,73 @@ class Inquiry:
     lower: Array
     upper: Array
     real: bool
-    root: Pass | None = None
 
-    def over(self, node: int, low: Array, high: Array) -> Pass:
-        """Bounds over one node's box; over the whole box, with the rows that tighten them."""
-        if node:
-            return crown(self.network, low[None], high[None], real=self.real)
-        if self.root is None:
-            self.root = crown(
-                self.network, low[None], high[None], real=self.real, more=self.tightened
-            )
-        return self.root
+    @cached_property
+    def root(self) -> Pass:
+        """Bounds over the whole box, with the proofs that all parts share."""
+        low, high = self.lower[None], self.upper[None]
+        return crown(self.network, low, high, real=self.real, more=self.tightened)
 
     def tightened(self, done: Pass, name: str) -> None:
         """Bound one value by the proofs that all parts share."""
-        of = [t >= 0 and self.shared.columns.sources[t] == name for t in self.shared.target]
-        for group in self.shared.groups(np.array(of, dtype=bool).nonzero()[0]):
-            self.shared.tightened(done, done.values, group, at_once(done))
+        mine = (self.shared.columns.sources[self.shared.target] == name).nonzero()[0]
+        self.shared.tighten(done, done.values, mine, at_once(self.network))
+
+    def check(self, tree: Tree) -> None:
+        """Prove the clauses of one part at every leaf of its tree."""
+        hinted, plain = set(tree.proofs.node.tolist()), []
+        waiting = [(0, self.lower, self.upper)]
+        while waiting:
+            node, low, high = waiting.pop()
+            if tree.kind[node] == INPUT:
+                axis, value = tree.place[node], tree.cut[node]
+                if not low[axis] <= value <= high[axis]:
+                    raise Refusal("an input is split outside its box")
+                below, above = high.copy(), low.copy()
+                below[axis] = above[axis] = value
+                waiting += [(int(tree.second[node]), above, high), (node + 1, low, below)]
+            elif tree.kind[node] == LEAF and node not in hinted:
+                plain.append((node, low, high))
+            else:
+                box = low[None], high[None]
+                done = crown(self.network, *box, real=self.real) if node else self.root
+                Subtree(tree, done).check(node)
+        widest = self.network.widest()
+        count = max(1, min(512, AT_ONCE // (widest * max(1, widest // 4))))
+        for first in range(0, len(plain), count):
+            nodes, lower, upper = zip(*plain[first : first + count], strict=True)
+            box = np.stack(lower), np.stack(upper)
+            found = settled(self.network, *box, self.goal, tree.clauses, real=self.real).proved
+            if not found.all():
+                raise Refusal(f"leaf {nodes[found.all(axis=1).argmin()]} is not proved")
 
 
-def at_once(done: Pass) -> int:
+def at_once(network: Network) -> int:
     """How many proofs to evaluate together."""
-    return max(1, min(256, ROWS // done.widest()))
+    return max(1, min(256, ROWS // network.widest()))
 
 
-def check_case(certificate: Certificate, number: int, network: Network, case: Case) -> int:
+def check_case(cert: Certificate, number: int, network: Network, case: Case) -> int:
     """Prove one case with its trees, or raise Refusal; returns how many leaves there were."""
     if not all(low <= high for low, high in zip(case.lower, case.upper, strict=True)):
         return 1  # no input at all
     goal = goal_of(case, network.size(network.output_name))
-    columns = read_columns(certificate, number, network)
-    shared = read_proofs(certificate, f"{number}/", columns, goal, 1)
+    columns = read_columns(cert, number, network)
+    shared = read_proofs(cert, f"{number}/", columns, goal, 1)
     if shared.weight.any() or (shared.target < 0).any():
         raise Refusal("what all parts share must not depend on a clause")
-    lower, upper = hull(case.lower, -1), hull(case.upper, 1)
-    inquiry = Inquiry(network, shared, goal, lower, upper, certificate.real)
+    ends = hull(case.lower, -1), hull(case.upper, 1)
+    inquiry = Inquiry(network, shared, goal, *ends, cert.real)
     proved = np.zeros(goal.count, dtype=bool)
     leaves = part = 0
-    while f"{number}.{part}/kind" in certificate.arrays:
-        tree = read_tree(certificate, f"{number}.{part}/", columns, goal, network)
-        check_part(inquiry, tree)
+    while f"{number}.{part}/kind" in cert.arrays:
+        tree = read_tree(cert, f"{number}.{part}/", columns, goal, network)
+        inquiry.check(tree)
         proved[tree.clauses] = True
         leaves, part = leaves + int((tree.kind == LEAF).sum()), part + 1
     if not proved.all():
-        raise Refusal(f"no part of case {number} proves clause {int((~proved).nonzero()[0][0])}")
+        raise Refusal(f"no part of case {number} proves clause {proved.argmin()}")
     return leaves
-
-
-def check_part(inquiry: Inquiry, tree: Tree) -> None:
-    """Prove the clauses of one part at every leaf of its tree."""
-    goal, network = inquiry.goal, inquiry.network
-    boxes = boxes_of(tree, inquiry.lower, inquiry.upper)
-    hinted = set(tree.proofs.node.tolist())
-    plain = [node for node in boxes if tree.kind[node] == LEAF and node not in hinted]
-    widest = max(network.size(name) for name in network.shapes)
-    count = max(1, min(256, AT_ONCE // (widest * max(1, widest // 4))))
-    for first in range(0, len(plain), count):
-        part = plain[first : first + count]
-        low = np.stack([boxes[node][0] for node in part])
-        high = np.stack([boxes[node][1] for node in part])
-        found = settled(network, low, high, goal, tree.clauses, real=inquiry.real).proved
-        if not found.all():
-            worst = part[int((~found.all(axis=1)).nonzero()[0][0])]
-            raise Refusal(f"leaf {worst} is not proved")
-    for node in sorted(set(boxes) - set(plain)):
-        Subtree(tree, inquiry.over(node, *boxes[node])).check(node)
-
-
-@dataclass(frozen=True)
-class State:
-    """What is known of a node: bounds of values there, and whether nothing is left of it."""
-
-    values: Values
-    empty: bool
 
 
 class Subtree:
@@ -197,76 +165,67 @@ class Subtree:
     def __init__(self, tree: Tree, done: Pass) -> None:
         """Nothing is proved but by the bounds of the box."""
         self.tree, self.done, self.goal = tree, done, tree.proofs.goal
-        self.waiting: list[tuple[int, State]] = []
-        self.proved: dict[int, np.ndarray] = {}  # clauses, by node
+        self.waiting: list[tuple[int, int, Values]] = []  # proof, place in `proved`, bounds there
+        self.proved: list[np.ndarray] = []  # clauses, by node as it is met
 
     def check(self, anchor: int) -> None:
         """Walk down, bounding neurons anew on the way; refuse a leaf that is not proved."""
-        tree, proofs = self.tree, self.tree.proofs
-        states = {anchor: State(dict(self.done.values), False)}
-        self.proved[anchor] = self.goal.proved(rows_over(self.done, self.goal).least)[0]
-        nodes = [anchor]
+        tree, proofs, most = self.tree, self.tree.proofs, at_once(self.done.network)
         order = np.argsort(proofs.node, kind="stable")
         starts = np.searchsorted(proofs.node[order], np.arange(len(tree.kind) + 1))
-        for node in range(anchor, len(tree.kind)):
-            if node != anchor:
-                if tree.depth[node] <= tree.depth[anchor]:
-                    break
-                nodes.append(node)
-                states[node] = self.below(states, node)
-                self.proved[node] = self.proved[int(tree.parent[node])].copy()
+        stack = [(anchor, -1, dict(self.done.values))]
+        met = []
+        while stack:
+            node, above, values = stack.pop()
             mine = order[starts[node] : starts[node + 1]]
-            states[node] = self.bounded(states[node], mine[proofs.target[mine] >= 0])
-            self.proved[node] |= states[node].empty
-            self.waiting += [(int(i), states[node]) for i in mine[proofs.target[mine] < 0]]
-            if len(self.waiting) >= at_once(self.done):
+            met.append((node, above))
+            anew = mine[proofs.target[mine] >= 0]
+            empty = is_empty(values) or proofs.tighten(self.done, values, anew, most)
+            self.proved.append(np.full(self.goal.count, empty))
+            at = len(met) - 1
+            if not empty:
+                self.waiting += [(int(i), at, values) for i in mine[proofs.target[mine] < 0]]
+            if len(self.waiting) >= most:
                 self.settle()
+            if tree.kind[node] == NEURON:
+                first, second = (self.half(values, int(tree.place[node]), side) for side in (0, 1))
+                stack += [(int(tree.second[node]), at, second), (node + 1, at, first)]
         self.settle()
-        for node in nodes:
-            if node != anchor:
-                self.proved[node] |= self.proved[int(tree.parent[node])]
-            if tree.kind[node] == LEAF and not self.proved[node][tree.clauses].all():
+        self.proved[0] |= self.goal.proved(rows_over(self.done, self.goal).least)[0]
+        for own, (node, above) in zip(self.proved, met, strict=True):
+            if above >= 0:
+                own |= self.proved[above]
+            if tree.kind[node] == LEAF and not own[tree.clauses].all():
                 raise Refusal(f"leaf {node} is not proved")
 
-    def below(self, states: dict[int, State], node: int) -> State:
-        """The state of a child, by its split; its parent's is forgotten after the second one."""
-        tree, parent = self.tree, int(self.tree.parent[node])
-        known = states.pop(parent) if tree.side[node] else states[parent]
-        column = int(tree.place[parent])
-        name, place = tree.proofs.columns.sources[column], int(tree.proofs.columns.neuron[column])
-        lower, upper = known.values[name].lower.copy(), known.values[name].upper.copy()
-        if tree.side[node]:
-            lower[0, place] = max(lower[0, place], 0.0)
+    def half(self, values: Values, column: int, side: int) -> Values:
+        """What is known where a neuron's input is <= 0 (side 0), or >= 0."""
+        columns = self.tree.proofs.columns
+        name, neuron = columns.sources[column], columns.neuron[column]
+        lower, upper = values[name].lower.copy(), values[name].upper.copy()
+        if side:
+            lower[0, neuron] = max(lower[0, neuron], 0.0)
         else:
-            upper[0, place] = min(upper[0, place], 0.0)
-        empty = known.empty or bool(lower[0, place] > upper[0, place])
-        return State(known.values | {name: Bounds(lower, upper)}, empty)
-
-    def bounded(self, known: State, chosen: np.ndarray) -> State:
-        """A state after the proofs that bound neurons at its node."""
-        values, empty = dict(known.values), known.empty
-        for group in self.tree.proofs.groups(chosen):
-            if empty:
-                break
-            name = self.tree.proofs.tightened(self.done, values, group, at_once(self.done))
-            empty = bool((values[name].lower > values[name].upper).any())
-        return State(values, empty)
+            upper[0, neuron] = min(upper[0, neuron], 0.0)
+        return values | {name: Bounds(lower, upper)}
 
     def settle(self) -> None:
         """Evaluate the proofs that wait, each over the bounds of its node."""
         waiting, self.waiting = self.waiting, []
-        waiting = [(i, state) for i, state in waiting if not state.empty]
         if not waiting:
             return
         values = dict(self.done.values)
-        for name, whole in self.done.values.items():
-            own = [state.values[name] for _, state in waiting]
+        for name, whole in values.items():
+            own = [known[name] for _, _, known in waiting]
             if any(bounds is not whole for bounds in own):
                 lower = np.concatenate([bounds.lower for bounds in own])
-                upper = np.concatenate([bounds.upper for bounds in own])
-                values[name] = Bounds(lower, upper)
-        chosen = np.array([i for i, _ in waiting])
+                values[name] = Bounds(lower, np.concatenate([bounds.upper for bounds in own]))
+        chosen = np.array([i for i, _, _ in waiting])
         least = self.tree.proofs.least(self.done, values, chosen)
-        for i, worth in zip(chosen.tolist(), least.tolist(), strict=True):
-            node, clause = int(self.tree.proofs.node[i]), int(self.tree.proofs.clause[i])
-            self.proved[node][clause] |= worth > 0
+        for (i, at, _), worth in zip(waiting, least.tolist(), strict=True):
+            self.proved[at][self.tree.proofs.clause[i]] |= worth > 0
+
+
+def is_empty(values: Values) -> bool:
+    """Whether bounds exclude each other, so that no execution is there."""
+    return any((bounds.lower > bounds.upper).any() for bounds in values.values())

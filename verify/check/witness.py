@@ -14,8 +14,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from verify.check.bounds import Hints
-from verify.check.crown import crown
+from verify.check.bounds import Hints, crown
 from verify.check.leaf import Goal, goal_of
 from verify.check.network import Array, Network
 from verify.check.refusal import Refusal
