@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from verify.bounders.backward import BackwardPass
+from verify.bounders.cone import cone
 from verify.bounders.crown import refine
 from verify.bounders.interval import at_tail, over_interval
 from verify.bounders.memo import SPEC, Memo
@@ -61,6 +62,7 @@ class AlphaCrown:
             memo: slopes found for the same inputs at other radii: started from, and added to.
         """
         proof = BackwardPass(problem.graph, problem.region, self.rounding, budget)
+        proof.wanted = cone(proof.graph, problem.spec.coeff)
         if self.rounding is None and problem.graph.dtype == self.search_dtype:
             search = proof
         else:

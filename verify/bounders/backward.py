@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from verify.bounders.pruned import pruned
-from verify.bounders.rows import Rows, start_form
+from verify.bounders.rows import Rows, start_form, widest_row
 from verify.errors import InternalError
 from verify.graph.ir import Graph, Node
 from verify.ops.registry import lines_of, lookup, noise_of, undecided_of
@@ -49,6 +49,8 @@ class BackwardPass:
         raw: per node, bounds by rows alone, not intersected with anything: they choose the slopes.
         exact: nodes whose interval bounds are attained, so that no row can tighten them.
         asked: per node, which entries smooth operators have asked rows for, (batch, entries).
+        wanted: per node, which entries get rows at all, (entries,); of others, all of them.
+        reach: per node that was asked rows, what `widest` found.
     """
 
     graph: Graph
@@ -64,6 +66,8 @@ class BackwardPass:
     raw: dict[str, Bounds] = field(default_factory=dict)
     exact: dict[str, int] = field(default_factory=dict)
     asked: dict[str, Tensor] = field(default_factory=dict)
+    wanted: dict[str, Tensor] = field(default_factory=dict)
+    reach: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Enter the input's bounds; raises InternalError for a proof outside float64."""
@@ -192,6 +196,8 @@ class BackwardPass:
         if found is None:
             return None
         mask = found.flatten(1)
+        if node.inputs[position] in self.wanted:
+            mask = mask & self.wanted[node.inputs[position]]
         return mask if bool(mask.any()) else None
 
     def unasked(self, name: str, mask: Tensor) -> Tensor | None:
@@ -217,14 +223,23 @@ class BackwardPass:
         middle = (bounds.lower + bounds.upper).flatten(1).gather(1, index)
         return Rows(index, torch.where(middle > 0, 1.0, -1.0).to(middle.dtype))
 
-    def chunks(self, rows: Rows, copies: int = WORKING_COPIES) -> Iterator[Rows]:
-        """The rows in pieces whose coefficients fit the memory."""
-        widest = max(node.size for node in self.graph.nodes)
+    def chunks(
+        self, rows: Rows, copies: int = WORKING_COPIES, widest: int | None = None
+    ) -> Iterator[Rows]:
+        """The rows in pieces whose coefficients fit the memory; `widest` of them to a row."""
+        if widest is None:
+            widest = max(node.size for node in self.graph.nodes)
         width = torch.finfo(self.graph.dtype).bits // 8
         per_row = len(rows.index) * widest * width * copies
         count = max(1, min(self.budget.memory, CHUNK) // per_row)
         for part in range(0, rows.index.shape[1], count):
             yield rows.part(part, part + count)
+
+    def widest(self, name: str) -> int:
+        """The most coefficients that a row of a node has on its way: see `widest_row`."""
+        if name not in self.reach:
+            self.reach[name] = widest_row(self.graph, name)
+        return self.reach[name]
 
     def pulled(
         self,

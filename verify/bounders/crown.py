@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from verify.bounders.backward import BackwardPass
+from verify.bounders.cone import cone
 from verify.bounders.interval import at_tail, over_interval
 from verify.ops.registry import lookup
 from verify.problem import Problem
@@ -41,6 +42,7 @@ class Crown:
     def __call__(self, problem: Problem, budget: Budget = Budget()) -> Enclosure:
         """Bound every node, then the spec's rows; `margin` has shape (batch, row)."""
         walk = BackwardPass(problem.graph, problem.region, self.rounding, budget)
+        walk.wanted = cone(walk.graph, problem.spec.coeff)
         refining, early = self.intermediate, budget.share(REFINING)
         for name in walk.names():
             if lookup(walk.graph.node(name)).relax is not None and refining:
@@ -75,11 +77,11 @@ def refine_input(walk: BackwardPass, name: str, position: int) -> None:
         mask = walk.unasked(source, mask)
     if mask is None:
         return
-    first = walk.rows_of(source, mask)
-    for part in walk.chunks(first):
+    first, widest = walk.rows_of(source, mask), walk.widest(source)
+    for part in walk.chunks(first, widest=widest):
         walk.tighten(source, part, walk.least(source, part, sign_decides=signs))
     mask = walk.undecided(name, position)
     if mask is None:
         return
-    for part in walk.chunks(first.among(mask).opposite()):
+    for part in walk.chunks(first.among(mask).opposite(), widest=widest):
         walk.tighten(source, part, walk.least(source, part, sign_decides=signs))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from verify.graph.ir import Graph, Node
 from verify.ops.registry import lookup
+from verify.ops.windowed import DENSE_SHARE
 from verify.values.linear_form import LinearForm
 from verify.values.window import Window
 
@@ -97,6 +98,31 @@ def patches(node: Node, rows: Rows, noise: Tensor | None, rigorous: bool) -> tup
     const = torch.zeros_like(rows.sign)
     error = torch.zeros_like(const) if rigorous else None
     return node.name, LinearForm(every[channel][..., None, None] * sign, const, error, window)
+
+
+def widest_row(graph: Graph, name: str) -> int:
+    """The most coefficients that a row of a node has on its way back: patches count as patches."""
+    start = graph.node(name)
+    if len(start.shape) != 3:
+        return max(node.size for node in graph.nodes)
+    most, patches = 1, {name: (1, 1)}
+    for node in reversed(graph.nodes[1:]):
+        if node.name not in patches:
+            continue
+        patch = patches.pop(node.name)
+        if node.op == "Conv" and len(node.tensors["weight"].shape) == 4:
+            kernel, stride = node.tensors["weight"].shape[2:], node.settings["stride"]
+            patch = tuple((p - 1) * s + k for p, s, k in zip(patch, stride, kernel, strict=True))
+        elif node.op != "Add" and lookup(node).relax is None:
+            return max(most, *(other.size for other in graph.nodes))
+        for source, shape in zip(node.inputs, node.input_shapes, strict=True):
+            if patch[0] * patch[1] > DENSE_SHARE * shape[1] * shape[2]:
+                return max(most, *(other.size for other in graph.nodes))
+            before = patches.get(source, (1, 1))
+            # Patches that meet are laid over each other, and may be off by one another's padding.
+            patches[source] = (max(patch[0], before[0]), max(patch[1], before[1]))
+            most = max(most, shape[0] * patches[source][0] * patches[source][1])
+    return most
 
 
 def own_error(rows: Rows, noise: Tensor | None, rigorous: bool) -> Tensor | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from verify.bounders.alpha_crown import Pair
 from verify.bounders.backward import BackwardPass
 from verify.bounders.beta_crown import Clauses
+from verify.bounders.cone import cone
 from verify.bounders.domains import Domains, Frame, frame_of
 from verify.bounders.memo import Memo
 from verify.bounders.slopes import Ascent
@@ -89,6 +90,7 @@ def root_of(
     shape = (1, *graph.input.shape)
     box = Box(case.lower.view(shape), case.upper.view(shape))
     proof = BackwardPass(graph, box, rounding, budget)
+    proof.wanted = cone(proof.graph, case.spec().coeff)
     search = BackwardPass(graph.to(torch.float32), box.to(torch.float32), None, budget)
     pair = Pair(proof, search, ascent, memo, True)
     early = budget.share(NEURONS_SHARE)

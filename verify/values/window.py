@@ -67,12 +67,17 @@ class Window:
         Returns:
             Shape (batch, positions, channels * kernel height * kernel width).
         """
+        patches = self.patches(values, kernel, fill)
+        return patches.reshape(values.shape[0], self.grid[0] * self.grid[1], -1)
+
+    def patches(self, values: Tensor, kernel: tuple[int, int], fill: float = 0.0) -> Tensor:
+        """The same as a view: (batch, *grid, channels, *kernel); nothing is copied but a frame."""
         left, right, top, bottom = self.pads(tuple(values.shape[1:]), kernel)
         if left or right or top or bottom:
             values = functional.pad(values, (left, right, top, bottom), value=fill)
         start_y, start_x = self.offset[0] + top, self.offset[1] + left
         batch_step, channel_step, row_step, cell_step = values.stride()
-        patches = values.as_strided(
+        return values.as_strided(
             (values.shape[0], *self.grid, values.shape[1], *kernel),
             (
                 batch_step,
@@ -84,7 +89,6 @@ class Window:
             ),
             values.storage_offset() + start_y * row_step + start_x * cell_step,
         )
-        return patches.reshape(values.shape[0], self.grid[0] * self.grid[1], -1)
 
     def gather(self, values: Tensor, kernel: tuple[int, int], step: int = 1) -> Tensor:
         """The patch under each row; shape (batch, 1, places, channels, *kernel).
@@ -92,11 +96,13 @@ class Window:
         The axis of length 1 stands for the blocks of rows. With a step, patches are split into
         step² interleaved parts: (batch, 1, places, channels * step², *(kernel / step)).
         """
-        table = self.table(values, kernel)
+        table = self.some(values, kernel) if self.few() else self.table(values, kernel)
         if step > 1:
             patches = table.view(-1, values.shape[1], *kernel)
             table = functional.pixel_unshuffle(patches, step).reshape(table.shape)
-        if len(self.place) == 1 and len(table) == 1:
+        if self.few():
+            rows = table
+        elif len(self.place) == 1 and len(table) == 1:
             rows = table[0].index_select(0, self.place[0])[None]
         else:
             # One map for the whole batch is still read at each entry's own places.
@@ -104,6 +110,19 @@ class Window:
             rows = table.expand(len(index), -1, -1).gather(1, index)
         parts = (values.shape[1] * step * step, kernel[0] // step, kernel[1] // step)
         return rows.view(len(rows), 1, -1, *parts)
+
+    def few(self) -> bool:
+        """Whether rows sit at fewer places than there are: then only their patches are copied."""
+        return self.place.shape[1] < self.grid[0] * self.grid[1]
+
+    def some(self, values: Tensor, kernel: tuple[int, int]) -> Tensor:
+        """The patch under each row, flat: (batch, places, channels * kernel height * width)."""
+        patches = self.patches(values, kernel).expand(len(self.place), *[-1] * 5)
+        y, x = self.place // self.grid[1], self.place % self.grid[1]
+        if len(self.place) == 1:
+            return patches[:, y[0], x[0]].flatten(2)
+        entry = torch.arange(len(self.place), device=self.place.device)[:, None]
+        return patches[entry, y, x].flatten(2)
 
     def inside(self, shape: tuple[int, ...], kernel: tuple[int, int], like: Tensor) -> Tensor:
         """1 on cells of the map, 0 on overhanging ones; (batch, 1, places, 1, *kernel)."""
