@@ -152,7 +152,7 @@ class Pair:
         if self.search is self.proof:
             return found.value
         start, form = self.proof.form_of(name, rows)
-        return self.prove(start, form, found)
+        return self.prove(start, form, found, neurons=True)
 
     def climb(
         self, name: str, rows: Rows, start: str, form: LinearForm, enough: float | None = None
@@ -189,9 +189,11 @@ class Pair:
             margin = torch.maximum(margin, self.prove(start, form, found))
         return margin
 
-    def prove(self, start: str, form: LinearForm, found: Optimised) -> Tensor:
+    def prove(
+        self, start: str, form: LinearForm, found: Optimised, *, neurons: bool = False
+    ) -> Tensor:
         """Evaluate the found slopes once in the rigorous pass."""
         nodes = [self.proof.graph.node(name) for name in found.alpha]
         alpha = {name: a.to(self.proof.graph.dtype) for name, a in found.alpha.items()}
         lines = lines_at(self.proof, nodes, alpha)
-        return self.proof.region.minimise(self.proof.pulled(start, form, lines))
+        return self.proof.region.minimise(self.proof.pulled(start, form, lines, neurons=neurons))

@@ -16,6 +16,7 @@ from verify.bounders.pruned import pruned
 from verify.bounders.rows import Rows, start_form, widest_row
 from verify.errors import InternalError
 from verify.graph.ir import Graph, Node
+from verify.graph.passes import in_single, single_node
 from verify.ops.registry import lines_of, lookup, noise_of, undecided_of
 from verify.traverse import interval_step, pull_back
 from verify.values.bounds import Bounds
@@ -29,6 +30,8 @@ WORKING_COPIES = 6
 """Tensors of the size of a chunk's coefficients that live at once in a pull-back."""
 BOX_TO_BOX = ("ScaleShift", "Reshape", "Transpose", "Pad")
 """Operators under which the image of a box is a box, every entry moving on its own."""
+WORTH_SINGLE = 2_500_000
+"""Multiplications of one row, from which on those of neurons pass convolutions in float32."""
 CHUNK = 64 * 2**20
 """Bytes of one chunk's working set beyond which nothing gets faster: caches and the allocator
 prefer small blocks."""
@@ -51,6 +54,9 @@ class BackwardPass:
         asked: per node, which entries smooth operators have asked rows for, (batch, entries).
         wanted: per node, which entries get rows at all, (entries,); of others, all of them.
         reach: per node that was asked rows, what `widest` found.
+        single: whether rows of neurons pass convolutions in float32; the rows that are asked for
+            themselves never do.
+        dearer: per node, the noise that such rows pay in place of `noise`.
     """
 
     graph: Graph
@@ -68,9 +74,13 @@ class BackwardPass:
     asked: dict[str, Tensor] = field(default_factory=dict)
     wanted: dict[str, Tensor] = field(default_factory=dict)
     reach: dict[str, int] = field(default_factory=dict)
+    single: bool = False
+    dearer: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Enter the input's bounds; raises InternalError for a proof outside float64."""
+        if self.rounding is not None:
+            self.single = row_products(self.graph) > WORTH_SINGLE
         if self.rounding is not None and self.graph.dtype != torch.float64:
             raise InternalError(
                 f"a rigorous pass was asked for in {self.graph.dtype}; proofs are in float64"
@@ -118,6 +128,10 @@ class BackwardPass:
             noise = noise_of(node, self.rounding, self.graph.dtype, inputs)
             if noise is not None:
                 self.noise[name] = noise
+            quick = single_node(node) if self.single else node
+            dearer = noise_of(quick, self.rounding, self.graph.dtype, inputs)
+            if quick is not node and dearer is not None:
+                self.dearer[name] = dearer
         self.bounds[name] = interval_step(node, self.rounding, inputs)
         self.mark_exact(node)
 
@@ -174,7 +188,7 @@ class BackwardPass:
         for kept in (node.inputs[0], name):
             self.whole[kept] = self.bounds[kept]
             self.bounds[kept] = columns(self.bounds[kept], alive)
-            for table in (self.noise, self.sizes):
+            for table in (self.noise, self.sizes, self.dearer):
                 if kept in table:
                     table[kept] = table[kept][:, alive]
         if node.inputs[0] in self.raw:
@@ -248,6 +262,8 @@ class BackwardPass:
         lines: dict[str, Relaxation] | None = None,
         record: dict[str, Tensor] | None = None,
         graph: Graph | None = None,
+        *,
+        neurons: bool = False,
     ) -> LinearForm:
         """The form at the input, by this pass's lines or by others; raises OutOfTime.
 
@@ -257,14 +273,19 @@ class BackwardPass:
             lines: of each nonlinear node; by default this pass's.
             record: see `verify.traverse.pull_back`.
             graph: a part of the network to walk instead of all of it.
+            neurons: whether the rows are of neurons, and may be pulled in float32: see `single`.
         """
         self.budget.check()
+        walked = self.graph if graph is None else graph
+        noise = None if self.rounding is None else self.noise
+        if noise is not None and neurons and self.single:
+            walked, noise = in_single(walked), {**noise, **self.dearer}
         return pull_back(
-            self.graph if graph is None else graph,
+            walked,
             start,
             form,
             self.lines if lines is None else lines,
-            noise=None if self.rounding is None else self.noise,
+            noise=noise,
             sizes=self.sizes,
             record=record,
             into_box=self.region.is_box
@@ -289,19 +310,20 @@ class BackwardPass:
         start, form = self.form_of(name, rows)
         gate = self.gate(start) if sign_decides and len(rows.index) == 1 else None
         if gate is None:
-            return self.region.minimise(self.pulled(start, form))
+            return self.region.minimise(self.pulled(start, form, neurons=True))
         place = self.names().index(gate) + 1
         nodes = self.graph.nodes
         entry = Node(gate, "Input", (), nodes[place].shape)
         above = replace(self.graph, nodes=(entry, *nodes[place + 1 :]))
         below = replace(self.graph, nodes=nodes[: place + 1])
-        reached = self.pulled(start, form, graph=above)
+        reached = self.pulled(start, form, graph=above, neurons=True)
         bounds = self.bounds[gate]
         least = Box(bounds.lower, bounds.upper).minimise(reached)
         # NaN stays open.
         open_ = (~(least[0] >= 0)).nonzero().flatten()
         if len(open_):
-            rest = self.region.minimise(self.pulled(gate, reached.take(open_), graph=below))
+            further = self.pulled(gate, reached.take(open_), graph=below, neurons=True)
+            rest = self.region.minimise(further)
             least[:, open_] = torch.maximum(least[:, open_], rest)
         return least
 
@@ -332,6 +354,15 @@ class BackwardPass:
         rows = coeff.view(*coeff.shape[:2], *output.shape)
         error = None if self.rounding is None else torch.zeros_like(const)
         return output.name, LinearForm(rows, const, error)
+
+
+def row_products(graph: Graph) -> int:
+    """Multiplications that a dense row takes through the convolutions of a network."""
+    return sum(
+        node.tensors["weight"].numel() * (node.size // node.tensors["weight"].shape[0])
+        for node in graph.nodes
+        if node.op == "Conv"
+    )
 
 
 def columns(bounds: Bounds, index: Tensor) -> Bounds:

@@ -1,4 +1,4 @@
-"""Cone: which entries of every node can move the rows that are asked; no other needs bounds of its own.
+"""Cone: which entries of every node can move the rows that are asked; no other gets rows.
 
 A detector's property may speak of one cell of a map. Whatever no row reads, however far back, may
 keep its interval bounds.

@@ -112,7 +112,8 @@ def widest_row(graph: Graph, name: str) -> int:
         patch = patches.pop(node.name)
         if node.op == "Conv" and len(node.tensors["weight"].shape) == 4:
             kernel, stride = node.tensors["weight"].shape[2:], node.settings["stride"]
-            patch = tuple((p - 1) * s + k for p, s, k in zip(patch, stride, kernel, strict=True))
+            height, width = ((p - 1) * s + k for p, s, k in zip(patch, stride, kernel, strict=True))
+            patch = (height, width)
         elif node.op != "Add" and lookup(node).relax is None:
             return max(most, *(other.size for other in graph.nodes))
         for source, shape in zip(node.inputs, node.input_shapes, strict=True):

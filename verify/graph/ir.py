@@ -36,6 +36,7 @@ Operators and what a node of each holds (`tensors` / `settings`):
                 rounds
     Program     the program at whole numbers, one per input of shape (1,)
 
+A Conv with the setting `single` lets rows through in float32: see `verify.ops.affine.single_noise`.
 `bias_magnitude` (Gemm, Conv) and `shift_magnitude` (ScaleShift), where present, bound the
 magnitudes that the unfolded computation may have passed through; absent means |bias|, |shift|.
 """

@@ -29,6 +29,22 @@ def simplify(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(reachable(nodes)))
 
 
+def in_single(graph: Graph) -> Graph:
+    """The same network, through whose convolutions proofs pull rows back in float32, and pay.
+
+    float32 has kernels many times as fast; the charge is about that of a float32 execution again.
+    Depthwise ones, such as pooling, gain nothing.
+    """
+    return replace(graph, nodes=tuple(single_node(node) for node in graph.nodes))
+
+
+def single_node(node: Node) -> Node:
+    """A node of such a network."""
+    if node.op != "Conv" or node.tensors["weight"].ndim != 4 or node.scalar("groups") != 1:
+        return node
+    return replace(node, settings={**node.settings, "single": (1,)})
+
+
 def rename(node: Node, names: dict[str, str]) -> Node:
     """The node with inputs replaced."""
     inputs = tuple(names.get(i, i) for i in node.inputs)

@@ -18,7 +18,7 @@ from verify.ops.registry import Op, register
 from verify.values.bounds import Bounds
 from verify.values.linear_form import LinearForm
 from verify.values.relaxation import Relaxation
-from verify.values.rounding import Rounding, gamma, unit
+from verify.values.rounding import SMALLEST_FLOAT32, UNIT_FLOAT32, Rounding, gamma, unit
 
 EXTRA_ROUNDINGS = 10
 """Roundings beyond the dot product that an execution may add: a separate or folded bias (1), Gemm's
@@ -112,7 +112,10 @@ def affine(
         # Past the largest float32 an execution holds infinity or NaN, not a rounded number.
         safe = forward_terms * (biggest + 1.0) * largest < rounding.largest
         flushed = torch.where(safe, flushed, torch.inf)
-        return charge + flushed.view(-1, *[1] * len(node.shape))
+        charge = charge + flushed.view(-1, *[1] * len(node.shape))
+        if "single" in node.settings:
+            charge = charge + single_noise(node, reach, biggest, backward_terms)
+        return charge
 
     return register(
         Op(
@@ -128,6 +131,27 @@ def affine(
             mixes=mixes,
         )
     )
+
+
+def single_noise(node: Node, reach: Tensor, biggest: Tensor, terms: int) -> Tensor:
+    """What pulling rows back in float32 costs, as if an executed entry were off by it.
+
+    A sum of n products in float32, of rows and weights that were rounded to float32, is off by
+    gamma_{n+2}·(|A|·|W|), and each of 2n operations and 2n roundings may lose one smallest normal
+    number, times the other factor. Rows are scaled so that max |A| >= 1/2: the sum over all inputs
+    of what is lost, times X, is |A|·noise if each entry of the noise holds twice of it.
+
+    Args:
+        node: a convolution whose rows are pulled back so.
+        reach: |W|·X + |b|, shape (batch, *node).
+        biggest: max X, shape (batch,).
+        terms: n.
+    """
+    largest = 1.0 + float(node.tensors["weight"].abs().max())
+    inputs = sum(torch.Size(shape).numel() for shape in node.input_shapes)
+    lost = 16.0 * terms * SMALLEST_FLOAT32 * largest * inputs * biggest
+    # 8 roundings more than there are pay for the few operations of this charge itself.
+    return reach * gamma(terms + 10, UNIT_FLOAT32) + lost.view(-1, *[1] * len(node.shape))
 
 
 def nonzero_terms(

@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from verify.graph.ir import Node
 from verify.ops.affine import affine, magnitude_of
@@ -89,16 +90,47 @@ def adjoint(node: Node, coeff: Tensor) -> tuple[Tensor]:
             node.shape[1:], stride, padding, dilation, weight.shape[2:], strict=True
         )
     ]
-    pulled = TRANSPOSE[weight.ndim - 2](
-        coeff,
-        weight,
-        stride=stride,
-        padding=padding,
-        output_padding=tuple(n - r for n, r in zip(spatial, reached, strict=True)),
-        dilation=dilation,
-        groups=node.scalar("groups"),
-    )
-    return (pulled,)
+    settings = {
+        "stride": stride,
+        "padding": padding,
+        "output_padding": tuple(n - r for n, r in zip(spatial, reached, strict=True)),
+        "dilation": dilation,
+        "groups": node.scalar("groups"),
+    }
+    if is_single(node, coeff):
+        return (pulled_single(coeff, node, **settings),)
+    return (TRANSPOSE[weight.ndim - 2](coeff, weight, **settings),)
+
+
+SINGLES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+"""Weights in use, in float32, kept as long as they are."""
+
+
+def pulled_single(coeff: Tensor, node: Node, **settings: object) -> Tensor:
+    """A transposed convolution of float64 rows in float32, for nodes that pay for it.
+
+    Every row is scaled by a power of two, so that its largest entry is at least 1/2 and less than
+    1; what that costs is in the node's noise, see `verify.ops.affine.single_noise`. It is never a
+    convolution proper, for which torch may choose Winograd's algorithm or Fourier's.
+
+    Args:
+        coeff: shape (any, *node), float64.
+        node: a convolution.
+        settings: of the transposed convolution.
+    """
+    weight = node.tensors["weight"]
+    if weight not in SINGLES:
+        SINGLES[weight] = weight.to(torch.float32)
+    exponent = torch.frexp(coeff.flatten(1).abs().amax(dim=1)).exponent
+    scale = torch.ldexp(coeff.new_ones(len(coeff)), exponent).view(-1, 1, 1, 1)
+    single = (coeff / scale).to(torch.float32)
+    pulled: Tensor = functional.conv_transpose2d(single, SINGLES[weight], **settings)  # type: ignore[arg-type]
+    return pulled.to(torch.float64) * scale
+
+
+def is_single(node: Node, coeff: Tensor) -> bool:
+    """Whether rows are pulled through this node in float32 although they are in float64."""
+    return "single" in node.settings and coeff.dtype == torch.float64
 
 
 def tiles(node: Node) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from verify.graph.ir import Node
-from verify.ops.conv import by_phases, phases_of, transposed
+from verify.ops.conv import by_phases, is_single, phases_of, pulled_single, transposed
 from verify.ops.registry import lookup
 from verify.values.linear_form import LinearForm
 from verify.values.relaxation import Relaxation
@@ -83,7 +83,11 @@ def pull_conv(node: Node, form: LinearForm, lines: Relaxation | None) -> LinearF
     const = form.const + torch.einsum("brcyx,c->br", coeff, bias)
     stride = (node.settings["stride"][0], node.settings["stride"][1])
     padding = (node.settings["padding"][0], node.settings["padding"][1])
-    pulled = transposed(coeff.flatten(0, 1), weight, stride, node.scalar("groups"))
+    rows, groups = coeff.flatten(0, 1), node.scalar("groups")
+    if is_single(node, rows):
+        pulled = pulled_single(rows, node, stride=stride, groups=groups)
+    else:
+        pulled = transposed(rows, weight, stride, groups)
     return LinearForm(
         pulled.unflatten(0, coeff.shape[:2]), const, form.error, window.through(stride, padding)
     )
