@@ -2,11 +2,11 @@
 
     python -m benchmarks.mutation --out mutants.jsonl      (resumes; --only WORDS for some)
 
-A mutant is one piece of text in one file put in place of another (benchmarks/mutants.json). Each has
-the tests that are there for its room run in a process of its own, forked once the libraries are
-loaded and before any of the project is. "killed": a test failed; "late": it ran into the limit of
-CPU time, which counts as noticed, since the tests themselves take far less; "lives": all passed.
-Exit code 1 if one lives that is not said to be equivalent, with the reason.
+A mutant is one piece of text in one file put in place of another (`benchmarks/mutants.json`). The
+tests that are there for its room run in a process of its own, forked once the libraries are loaded
+and before any of the project is. "killed": a test failed; "late": it ran into the limit of CPU
+time, which counts as noticed, since the tests themselves take far less; "lives": all passed. Exit
+code 1 if one lives that is not said to be equivalent, with the reason.
 """
 
 from __future__ import annotations
