@@ -293,6 +293,9 @@ def cross_check(model: RunnableModel, runtime: Runtime, *, seed: int = 0) -> Cro
     single = with_tail(run(model.graph.to(torch.float32), x), model.graph.tail).to(torch.float64)
     scale = exact.flatten(1).abs().amax(dim=1)
     cost = (single - exact).abs().flatten(1).amax(dim=1)
+    # Our own float32 may overflow where the runtime's operators do not (a LogSoftmax, which is put
+    # together of others here): then it explains nothing, and the rest has to do.
+    cost = torch.where(torch.isnan(cost) & torch.isfinite(scale), 0.0, cost)
     allowed = RELATIVE * scale + SENSITIVITY * cost + torch.finfo(torch.float32).tiny
     if any(node.op in KERNELS for node in model.graph.nodes):
         allowed = allowed + KERNEL
