@@ -35,6 +35,7 @@ a part about several clauses it bounds no neuron. Only `kind` and `clauses` have
 
 import hashlib
 import json
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -87,38 +88,21 @@ def read_certificate(data: bytes) -> Certificate:
     if length > MOST_HEADER or start + length > len(data):
         raise Refusal("the certificate's header is too long, or cut off")
     try:
-        header = json.loads(data[start : start + length], parse_constant=refuse_constant)
+        header = json.loads(data[start : start + length])
     except (ValueError, RecursionError) as error:
         raise Refusal(f"the certificate's header is no JSON: {error}") from None
-    layout = header_layout(header)
-    total = sum(
-        np.dtype(dtype).itemsize * int(np.prod(shape, dtype=object)) for _, dtype, shape in layout
-    )
-    if total > MOST_ARRAYS:
-        raise Refusal(f"the certificate's arrays take {total} bytes, at most {MOST_ARRAYS}")
-    blob = inflated(data[start + length :], total)
+    sizes = sizes_of(header)
+    blob = inflated(data[start + length :], sum(sizes))
     arrays, at = {}, 0
-    for name, dtype, shape in layout:
-        size = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=object))
-        kind = np.dtype(dtype).newbyteorder("<")
-        values = np.frombuffer(blob[at : at + size], kind).reshape(shape)
-        arrays[name], at = values.astype(dtype), at + size
-    return Certificate(
-        str(header["model"]),
-        str(header["property"]),
-        header["semantics"] == "real",
-        [str(name) for name in header["relus"]],
-        arrays,
-    )
+    for (name, dtype, shape), size in zip(header["arrays"], sizes, strict=True):
+        values = np.frombuffer(blob[at : at + size], np.dtype(dtype).newbyteorder("<"))
+        arrays[name], at = values.reshape(shape).astype(dtype), at + size
+    real, relus = header["semantics"] == "real", [str(name) for name in header["relus"]]
+    return Certificate(header["model"], header["property"], real, relus, arrays)
 
 
-def refuse_constant(word: str) -> float:
-    """JSON's NaN and Infinity have no place in a header."""
-    raise ValueError(word)
-
-
-def header_layout(header: Any) -> list[tuple[str, str, list[int]]]:
-    """The arrays that a header announces, after a check of all its parts."""
+def sizes_of(header: Any) -> list[int]:
+    """Bytes of the arrays that a header announces, after a check of all its parts."""
     wanted = {"model": str, "property": str, "semantics": str, "relus": list, "arrays": list}
     if not isinstance(header, dict) or any(
         not isinstance(header.get(key), kind) for key, kind in wanted.items()
@@ -126,26 +110,27 @@ def header_layout(header: Any) -> list[tuple[str, str, list[int]]]:
         raise Refusal(f"the certificate's header lacks one of {', '.join(wanted)}")
     if header["semantics"] not in ("float32", "real"):
         raise Refusal(f"the certificate's semantics is {header['semantics']!r}")
-    names = set()
+    sizes: dict[str, int] = {}
     for entry in header["arrays"]:
         match entry:
-            case [str(name), str(dtype), list(shape)] if dtype in DTYPES and name not in names:
+            case [str(name), str(dtype), list(shape)] if dtype in DTYPES and name not in sizes:
                 if not all(type(n) is int and 0 <= n < 2**40 for n in shape) or len(shape) > 2:
                     raise Refusal(f"array {name!r} has the shape {shape}")
-                names.add(name)
+                sizes[name] = np.dtype(dtype).itemsize * math.prod(shape)
             case _:
                 raise Refusal(f"an array is announced as {str(entry)[:60]}")
-    return [(str(n), str(d), list(s)) for n, d, s in header["arrays"]]
+    if sum(sizes.values()) > MOST_ARRAYS:
+        raise Refusal(f"the arrays take {sum(sizes.values())} bytes, at most {MOST_ARRAYS}")
+    return list(sizes.values())
 
 
 def inflated(packed: bytes, size: int) -> bytes:
     """A zlib stream of exactly so many bytes."""
     stream = zlib.decompressobj()
     try:
-        blob = stream.decompress(packed, size) if size else b""
-        rest = stream.decompress(stream.unconsumed_tail if size else packed, 1)
+        blob = stream.decompress(packed, size + 1)
     except zlib.error as error:
         raise Refusal(f"the certificate's arrays are damaged: {error}") from None
-    if len(blob) != size or rest or not stream.eof or stream.unused_data:
+    if len(blob) != size or not stream.eof or stream.unused_data:
         raise Refusal("the certificate's arrays are not of the announced length")
     return blob

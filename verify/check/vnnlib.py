@@ -4,6 +4,7 @@ Read are declarations, and assertions built of and, or, <=, >=, <, > between var
 A strict comparison is treated as if equality were unsafe too, which is harder to prove.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -41,12 +42,16 @@ class Case:
     clauses: list[list[Row]]
 
 
+Terms = list[list[Row]]
+"""A disjunction of conjunctions; outputs are numbered after the inputs."""
+Ends = dict[tuple[int, bool], Fraction]
+"""The end of an input, by its number: False for the lower one, True for the upper one."""
+
+
 def parsed(text: str) -> list[Any]:
     """The file as nested lists of words."""
     stack: list[list[Any]] = [[]]
     for token in TOKEN.findall(text):
-        if token[0] == ";":
-            continue
         if token == "(":
             if len(stack) > MOST_DEPTH:
                 raise Refusal("the property is nested too deeply")
@@ -56,56 +61,53 @@ def parsed(text: str) -> list[Any]:
                 raise Refusal("the property closes a bracket that was not opened")
             done = stack.pop()
             stack[-1].append(done)
-        else:
+        elif token[0] != ";":
             stack[-1].append(token)
     if len(stack) != 1:
         raise Refusal("the property ends inside a bracket")
     return stack[0]
 
 
-def disjunction(formula: Any) -> list[list[list[str]]]:
-    """The formula as a disjunction of conjunctions of comparisons."""
-    if not isinstance(formula, list) or not formula:
-        raise Refusal(f"{formula!r} is no formula")
-    head, *parts = formula
-    if head in ("<=", ">=", "<", ">") and len(parts) == 2:
-        return [[formula]]
-    if head == "or":
-        return [term for part in parts for term in disjunction(part)]
-    if head == "and":
-        options = [disjunction(part) for part in parts]
-        if np.prod([len(option) for option in options], dtype=object) > MOST_TERMS:
-            raise Refusal("the property multiplies out to too many terms")
-        return [[atom for term in choice for atom in term] for choice in product(*options)]
-    raise Refusal(f"the checker does not read {head!r} with {len(parts)} arguments")
+def all_of(parts: list[Terms]) -> Terms:
+    """A conjunction of disjunctions, multiplied out."""
+    if math.prod(len(terms) for terms in parts) > MOST_TERMS:
+        raise Refusal("the property multiplies out to too many terms")
+    return [[row for term in chosen for row in term] for chosen in product(*parts)]
 
 
-def linear(word: Any, names: dict[str, int]) -> Row:
-    """A variable or a number as coefficients and a constant; outputs follow the inputs."""
-    if isinstance(word, str) and word in names:
-        return Row({names[word]: Fraction(1)}, Fraction(0))
+def disjunction(formula: Any, names: dict[str, int]) -> Terms:
+    """A formula as a disjunction; left <= right as the row left - right <= 0."""
+    match formula:
+        case ["or", *parts]:
+            return [term for part in parts for term in disjunction(part, names)]
+        case ["and", *parts]:
+            return all_of([disjunction(part, names) for part in parts])
+        case ["<=" | "<", left, right] | [">=" | ">", right, left]:
+            coefficients: dict[int, Fraction] = {}
+            constant = Fraction(0)
+            for word, sign in ((left, 1), (right, -1)):
+                if isinstance(word, str) and word in names:
+                    n = names[word]
+                    coefficients[n] = coefficients.get(n, Fraction(0)) + sign
+                else:
+                    constant += sign * number(word)
+            return [[Row({n: v for n, v in coefficients.items() if v}, constant)]]
+    head = formula[0] if isinstance(formula, list) and formula else formula
+    raise Refusal(f"the checker does not read {str(head)[:40]!r}, or not with such arguments")
+
+
+def number(word: Any) -> Fraction:
+    """A number, exactly."""
     if isinstance(word, str) and len(word) <= MOST_DIGITS and NUMBER.fullmatch(word):
-        return Row({}, Fraction(word))
+        return Fraction(word)
     raise Refusal(f"{str(word)[:40]!r} is neither a declared variable nor a number")
-
-
-def compared(atom: list[str], names: dict[str, int]) -> Row:
-    """left <= right as a row left - right <= 0; >= the other way round."""
-    head, left, right = atom
-    if head in (">=", ">"):
-        left, right = right, left
-    first, second = linear(left, names), linear(right, names)
-    coefficients = dict(first.coefficients)
-    for name, value in second.coefficients.items():
-        coefficients[name] = coefficients.get(name, Fraction(0)) - value
-    return Row({n: v for n, v in coefficients.items() if v}, first.constant - second.constant)
 
 
 def read_property(text: str, inputs: int, outputs: int) -> list[Case]:
     """The cases of a property, equal boxes joined; raises Refusal."""
     names: dict[str, int] = {}
-    bounds: list[Row] = []
-    choices: list[list[list[Row]]] = []
+    common: list[Row] = []
+    choices: list[Terms] = []
     for statement in parsed(text):
         match statement:
             case ["declare-const", str(name), "Real"]:
@@ -114,64 +116,48 @@ def read_property(text: str, inputs: int, outputs: int) -> list[Case]:
                     raise Refusal(f"variable {name!r} is declared twice, or is no X_i or Y_i")
                 names[name] = int(kind[2]) + (inputs if kind[1] == "Y" else 0)
             case ["assert", formula]:
-                terms = [[compared(a, names) for a in term] for term in disjunction(formula)]
+                terms = disjunction(formula, names)
                 if len(terms) == 1:
-                    bounds.extend(terms[0])
+                    common += terms[0]
                 else:
                     choices.append(terms)
             case _:
                 raise Refusal(f"the checker does not read the statement {str(statement)[:60]}")
     if sorted(names.values()) != list(range(inputs + outputs)):
         raise Refusal(f"the property does not declare {inputs} inputs and {outputs} outputs")
-    if np.prod([len(terms) for terms in choices], dtype=object) > MOST_TERMS:
-        raise Refusal("the property multiplies out to too many terms")
-    whole = Box([None] * inputs, [None] * inputs)
-    common = whole.cut(bounds, inputs)
+    whole: Ends = {}
+    shared = cut(whole, {}, common, inputs)
     joined: dict[frozenset[Any], Case] = {}
-    for chosen in product(*choices):
-        box = Box(list(whole.lower), list(whole.upper))
-        clause = common + box.cut([row for term in chosen for row in term], inputs)
-        joined.setdefault(box.beyond(whole), box.case()).clauses.append(clause)
+    for rows in all_of(choices):
+        own: Ends = {}
+        clause = shared + cut(own, whole, rows, inputs)
+        key = frozenset(own.items())
+        if key not in joined:
+            ends = whole | own
+            if len(ends) < 2 * inputs:
+                raise Refusal("an input is not bounded on both sides")
+            lower, upper = ([ends[i, side] for i in range(inputs)] for side in (False, True))
+            joined[key] = Case(lower, upper, [])
+        joined[key].clauses.append(clause)
     return list(joined.values())
 
 
-@dataclass
-class Box:
-    """Bounds of the inputs as far as they are known."""
-
-    lower: list[Fraction | None]
-    upper: list[Fraction | None]
-
-    def cut(self, rows: list[Row], inputs: int) -> list[Row]:
-        """Take over the rows that bound inputs; returns those about outputs."""
-        clause = []
-        for row in rows:
-            if not row.coefficients or min(row.coefficients) >= inputs:
-                shifted = {n - inputs: v for n, v in row.coefficients.items()}
-                clause.append(Row(shifted, row.constant))
-                continue
-            if len(row.coefficients) > 1:
-                raise Refusal("a constraint ties several variables of which one is an input")
-            ((place, value),) = row.coefficients.items()
-            bound = -row.constant / value
-            ends, nearer = (self.upper, min) if value > 0 else (self.lower, max)
-            known = ends[place]
-            ends[place] = bound if known is None else nearer(known, bound)
-        return clause
-
-    def beyond(self, whole: "Box") -> frozenset[Any]:
-        """Where this box differs from another one, and how."""
-        ends = zip((*self.lower, *self.upper), (*whole.lower, *whole.upper), strict=True)
-        pairs = enumerate(ends)
-        return frozenset((i, own) for i, (own, other) in pairs if own is not other and own != other)
-
-    def case(self) -> Case:
-        """With no clause yet; refused unless all inputs are bounded."""
-        lower = [value for value in self.lower if value is not None]
-        upper = [value for value in self.upper if value is not None]
-        if len(lower) != len(self.lower) or len(upper) != len(self.upper):
-            raise Refusal("an input is not bounded on both sides")
-        return Case(lower, upper, [])
+def cut(ends: Ends, whole: Ends, rows: list[Row], inputs: int) -> list[Row]:
+    """Take over, as `ends`, what rows bound inputs by within `whole`; returns those of outputs."""
+    clause = []
+    for row in rows:
+        if not row.coefficients or min(row.coefficients) >= inputs:
+            own = {n - inputs: value for n, value in row.coefficients.items()}
+            clause.append(Row(own, row.constant))
+            continue
+        if len(row.coefficients) > 1:
+            raise Refusal("a constraint ties several variables of which one is an input")
+        ((place, value),) = row.coefficients.items()
+        end, bound = (place, value > 0), -row.constant / value
+        known = ends.get(end, whole.get(end))
+        if known is None or (bound < known if value > 0 else bound > known):
+            ends[end] = bound
+    return clause
 
 
 def hull(values: list[Fraction], sign: int) -> Array:
