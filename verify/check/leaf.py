@@ -12,7 +12,6 @@ import numpy as np
 from verify.check.bounds import SPARE, Hints, Pass, Planes, crown, gamma
 from verify.check.curves import UNIT
 from verify.check.network import Array, Network
-from verify.check.refusal import Refusal
 from verify.check.vnnlib import Case
 
 ROUNDS = 3
@@ -56,15 +55,13 @@ class Goal:
 
 
 def goal_of(case: Case, outputs: int) -> Goal:
-    """The goal of a case; coefficients have to be exact in float64."""
+    """The goal of a case."""
     rows = [(number, row) for number, clause in enumerate(case.clauses) for row in clause]
     coeff = np.zeros((len(rows), outputs))
     const, slack = np.zeros(len(rows)), np.zeros(len(rows))
     for i, (_, row) in enumerate(rows):
         for place, value in row.coefficients.items():
-            coeff[i, place] = float(value)
-            if coeff[i, place] != value:
-                raise Refusal("a coefficient of the property is no float64")
+            coeff[i, place] = value
         const[i] = float(row.constant)
         slack[i] = abs(const[i]) * 2.0**-52 + 2.0**-1000
     numbers = np.array([number for number, _ in rows], dtype=np.int64)

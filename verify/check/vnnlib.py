@@ -21,6 +21,7 @@ NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 MOST_DIGITS = 1200
 """Of a number; the exact decimal of any float64 is shorter."""
 MOST_DEPTH = 100
+ZERO = Fraction(0)
 MOST_TERMS = 1_000_000
 """Of the disjunction that a property is multiplied out to."""
 
@@ -29,7 +30,7 @@ MOST_TERMS = 1_000_000
 class Row:
     """coefficients·y + constant <= 0, unsafe if it holds together with the rest of its clause."""
 
-    coefficients: dict[int, Fraction]
+    coefficients: dict[int, int]
     constant: Fraction
 
 
@@ -83,14 +84,14 @@ def disjunction(formula: Any, names: dict[str, int]) -> Terms:
         case ["and", *parts]:
             return all_of([disjunction(part, names) for part in parts])
         case ["<=" | "<", left, right] | [">=" | ">", right, left]:
-            coefficients: dict[int, Fraction] = {}
-            constant = Fraction(0)
+            coefficients: dict[int, int] = {}
+            constant = ZERO
             for word, sign in ((left, 1), (right, -1)):
                 if isinstance(word, str) and word in names:
                     n = names[word]
-                    coefficients[n] = coefficients.get(n, Fraction(0)) + sign
+                    coefficients[n] = coefficients.get(n, 0) + sign
                 else:
-                    constant += sign * number(word)
+                    constant += number(word) if sign > 0 else -number(word)
             return [[Row({n: v for n, v in coefficients.items() if v}, constant)]]
     head = formula[0] if isinstance(formula, list) and formula else formula
     raise Refusal(f"the checker does not read {str(head)[:40]!r}, or not with such arguments")
@@ -153,7 +154,7 @@ def cut(ends: Ends, whole: Ends, rows: list[Row], inputs: int) -> list[Row]:
         if len(row.coefficients) > 1:
             raise Refusal("a constraint ties several variables of which one is an input")
         ((place, value),) = row.coefficients.items()
-        end, bound = (place, value > 0), -row.constant / value
+        end, bound = (place, value > 0), -row.constant * value  # the coefficient is 1 or -1
         known = ends.get(end, whole.get(end))
         if known is None or (bound < known if value > 0 else bound > known):
             ends[end] = bound
