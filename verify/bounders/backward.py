@@ -24,7 +24,7 @@ from verify.values.budget import Budget
 from verify.values.linear_form import LinearForm
 from verify.values.region import Box, Region
 from verify.values.relaxation import Relaxation
-from verify.values.rounding import Rounding
+from verify.values.rounding import Rounding, single_is_single
 
 WORKING_COPIES = 6
 """Tensors of the size of a chunk's coefficients that live at once in a pull-back."""
@@ -80,7 +80,7 @@ class BackwardPass:
     def __post_init__(self) -> None:
         """Enter the input's bounds; raises InternalError for a proof outside float64."""
         if self.rounding is not None:
-            self.single = row_products(self.graph) > WORTH_SINGLE
+            self.single = row_products(self.graph) > WORTH_SINGLE and single_is_single()
         if self.rounding is not None and self.graph.dtype != torch.float64:
             raise InternalError(
                 f"a rigorous pass was asked for in {self.graph.dtype}; proofs are in float64"

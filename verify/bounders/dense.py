@@ -29,7 +29,7 @@ from verify.bounders.sharpening import Layered, Lines, sharpened
 from verify.graph.ir import Graph
 from verify.ops.sparse import linear, times
 from verify.values.budget import Budget
-from verify.values.rounding import FLOAT32, SPARE, Rounding, gamma, unit
+from verify.values.rounding import FLOAT32, SPARE, Rounding, gamma, single_is_single, unit
 
 CHORD_ROUNDINGS = 8
 """Roundings in a chord's offset computed from its slope, in units of the interval's ends."""
@@ -84,7 +84,7 @@ def dense_planes(
     rounding: Rounding = FLOAT32,
 ) -> DensePlanes | None:
     """The bounder, if the network is a chain that it can read; else None."""
-    if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+    if dtype == torch.float32 and not single_is_single():
         return None  # products may be computed in bfloat16, which the noise does not cover
     if dtype == torch.float32 and rounding.execution < FLOAT32.execution:
         return None  # the weights' own rounding is charged as one of the execution's

@@ -13,6 +13,7 @@ Source:
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,19 @@ SMALLEST_FLOAT64 = 2.0**-1022
 SPARE = {torch.float32: 1.0 + 2.0**-6, torch.float64: 1.0 + 2.0**-30}
 """Widening of accumulated error terms, per dtype: they are sums of nonnegative terms, so their own
 rounding is relative; this pays for sums of up to 2**17 (float32) and 2**22 (float64) terms."""
+
+
+def single_is_single() -> bool:
+    """Whether torch computes float32 products in float32: nobody allowed bfloat16 or TF32."""
+    backends = torch.backends
+    allowed = (backends.fp32_precision, backends.mkldnn.fp32_precision)
+    parts = (backends.mkldnn.conv.fp32_precision, backends.mkldnn.matmul.fp32_precision)
+    modes = (os.environ.get(f"{name}_DEFAULT_FPMATH_MODE", "") for name in ("ONEDNN", "DNNL"))
+    return (
+        torch.get_float32_matmul_precision() == "highest"
+        and all(word in ("none", "ieee") for word in (*allowed, *parts))
+        and all(mode.upper() in ("", "STRICT") for mode in modes)
+    )
 
 
 def unit(dtype: torch.dtype) -> float:
