@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
 from verify.values.rounding import single_is_single
 
+MKLDNN: Any = torch.backends.mkldnn
+CONVOLUTIONS = MKLDNN.conv
+
 
 @pytest.fixture
 def restored() -> Iterator[None]:
     """Torch's settings, as they were."""
-    before = torch.backends.mkldnn.conv.fp32_precision
+    before = CONVOLUTIONS.fp32_precision
     yield
     torch.set_float32_matmul_precision("highest")
-    torch.backends.mkldnn.conv.fp32_precision = before
+    CONVOLUTIONS.fp32_precision = before
 
 
 def test_it_is_by_default() -> None:
@@ -34,7 +38,7 @@ def test_cheaper_products_are_seen(word: str, restored: None) -> None:
 @pytest.mark.parametrize("word", ["bf16", "tf32"])
 def test_cheaper_convolutions_are_seen(word: str, restored: None) -> None:
     """Convolutions have a setting of their own."""
-    torch.backends.mkldnn.conv.fp32_precision = word
+    CONVOLUTIONS.fp32_precision = word
     assert not single_is_single()
 
 

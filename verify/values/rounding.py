@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -35,9 +36,10 @@ rounding is relative; this pays for sums of up to 2**17 (float32) and 2**22 (flo
 
 def single_is_single() -> bool:
     """Whether torch computes float32 products in float32: nobody allowed bfloat16 or TF32."""
-    backends = torch.backends
-    allowed = (backends.fp32_precision, backends.mkldnn.fp32_precision)
-    parts = (backends.mkldnn.conv.fp32_precision, backends.mkldnn.matmul.fp32_precision)
+    backends: Any = torch.backends  # typed by hand, without these
+    mkldnn = backends.mkldnn
+    allowed = (backends.fp32_precision, mkldnn.fp32_precision)
+    parts = (mkldnn.conv.fp32_precision, mkldnn.matmul.fp32_precision)
     modes = (os.environ.get(f"{name}_DEFAULT_FPMATH_MODE", "") for name in ("ONEDNN", "DNNL"))
     return (
         torch.get_float32_matmul_precision() == "highest"
