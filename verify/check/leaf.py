@@ -5,13 +5,14 @@ with weights >= 0; or if the parts of the box where each row may be <= 0 have no
 What such cutting leaves is smaller, and is bounded again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from verify.check.bounds import SPARE, Hints, Pass, Planes, crown, gamma
+from verify.check.bounds import SPARE, Bounds, Hints, Pass, Planes, crown, gamma
 from verify.check.curves import UNIT
 from verify.check.network import Array, Network
+from verify.check.refusal import Refusal
 from verify.check.vnnlib import Case
 
 ROUNDS = 3
@@ -20,6 +21,13 @@ SHRUNK = 0.9
 """A box is bounded again if an edge has shrunk to less than this share."""
 STEPS = 20
 """In the search for weights."""
+
+
+NEAR, ORDER = 60.0, 2.0**-14
+"""Of inputs of a Softmax: how far below the largest, and how far apart, so that it orders them.
+
+Twice (60 + 1) * 2^-24 for each rounding of the exponent, and of exp itself, is below 2^-15.
+"""
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,21 @@ def goal_of(case: Case, outputs: int) -> Goal:
         slack[i] = abs(const[i]) * 2.0**-52 + 2.0**-1000
     numbers = np.array([number for number, _ in rows], dtype=np.int64)
     return Goal(coeff, const, slack, numbers, len(case.clauses))
+
+
+def ordered(goal: Goal, logits: Bounds) -> Goal:
+    """The goal about the inputs x of a Softmax or LogSoftmax, for rows y_a - y_b of its outputs.
+
+    As executed, x_k - max x is rounded, then exp of it (by far less than `ORDER`), then quotients
+    by one sum, or differences from one logarithm. So x_a > x_b + ORDER gives y_a > y_b, if x_a is
+    so near to the largest that nothing of it is lost to underflow.
+    """
+    coeff, first = np.sort(goal.coeff, axis=1), goal.coeff.argmax(axis=1)
+    pairs = (coeff[:, 0] == -1) & (coeff[:, -1] == 1) & (np.abs(coeff).sum(axis=1) == 2)
+    near = logits.lower[0, first] >= logits.upper[0].max() - NEAR
+    if not (pairs & near & (goal.const == 0)).all():
+        raise Refusal("behind a Softmax, only the order of outputs near the largest is known")
+    return replace(goal, const=goal.const - ORDER)
 
 
 def rows_over(done: Pass, goal: Goal, hints: Hints | None = None) -> Planes:

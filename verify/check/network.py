@@ -141,12 +141,16 @@ Step = Affine | Relu | MaxPool | Curve
 
 @dataclass
 class Network:
-    """Steps by the name of what they compute, in order; names are those of the file."""
+    """Steps by the name of what they compute, in order; names are those of the file.
+
+    `ordered` says that a Softmax of the output follows, which keeps its order.
+    """
 
     input_name: str
     shapes: dict[str, tuple[int, ...]]
     steps: dict[str, Step] = field(default_factory=dict)
     output_name: str = ""
+    ordered: bool = False
 
     def size(self, name: str) -> int:
         """How many numbers a value holds."""

@@ -148,7 +148,7 @@ class Reading:
 
     def read_reshape(self, op: Operation, out: str) -> None:
         """Another shape; 0 keeps a length."""
-        wanted, shape = self.given(op, "", 1), self.shape(op.inputs[0])
+        wanted, shape = np.ravel(self.constant(op, 1)).tolist(), self.shape(op.inputs[0])
         if 0 in wanted and setting(op, "allowzero", 0):
             raise Refusal("Reshape with allowzero")
         kept = [n or shape[i] for i, n in enumerate(wanted)]
@@ -269,10 +269,10 @@ class Reading:
         """(x - mean) / sqrt(var + epsilon) · gamma + beta; its rounding is charged as a product."""
         shape = self.shape(op.inputs[0])
         gamma, beta, mean, var = (self.constant(op, place) for place in range(1, 5))
-        var = var + setting(op, "epsilon", float(np.float32(1e-5)))
-        if setting(op, "training_mode", 0) or not (var > 0).all():
+        epsilon = setting(op, "epsilon", float(np.float32(1e-5)))
+        if setting(op, "training_mode", 0) or not ((var >= 0) & (var + epsilon > 0)).all():
             raise Refusal("BatchNormalization in training mode, or with a variance <= 0")
-        factor = gamma / np.sqrt(var)
+        factor = gamma / np.sqrt(var + epsilon)
         wide = (1, -1, *[1] * (len(shape) - 2))
         full = [
             np.broadcast_to(part.reshape(wide), shape).reshape(-1)
@@ -347,8 +347,6 @@ class Reading:
         every = (np.arange(channels)[:, None, None] * places + inside).reshape(-1, taps.shape[1])
         self.enter(out, (1, channels, *space), net.MaxPool(op.inputs[0], every))
 
-    # What bends.
-
     def read_relu(self, op: Operation, out: str) -> None:
         """max(x, 0)."""
         self.enter(out, self.shape(op.inputs[0]), net.Relu(op.inputs[0]))
@@ -358,6 +356,17 @@ class Reading:
         self.enter(out, self.shape(op.inputs[0]), net.Curve(op.inputs[0], op.kind))
 
     read_tanh = read_sigmoid
+
+    def read_softmax(self, op: Operation, out: str) -> None:
+        """Its inputs, in whose order the outputs are (`leaf.ordered`); nothing may read it."""
+        last = not any(out in other.inputs for other in self.model.operations)
+        shape, axis = self.shape(op.inputs[0]), setting(op, "axis", -1)
+        if not last or out != self.model.output_name or shape[:-1] != (1,) or axis not in (1, -1):
+            raise Refusal(f"{op.kind} that is not over a vector, and last")
+        self.network.ordered = True
+        self.read_identity(op, out)
+
+    read_logsoftmax = read_softmax
 
     def read_leakyrelu(self, op: Operation, out: str) -> None:
         """x, or a multiple of it where x < 0."""

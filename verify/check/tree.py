@@ -11,7 +11,7 @@ import numpy as np
 
 from verify.check.bounds import ROWS, Bounds, Pass, crown
 from verify.check.certificate import Certificate
-from verify.check.leaf import Goal, goal_of, rows_over, settled
+from verify.check.leaf import Goal, goal_of, ordered, rows_over, settled
 from verify.check.network import Array, Index, Network
 from verify.check.proofs import Columns, Proofs, Values, read_columns, read_proofs
 from verify.check.refusal import Refusal
@@ -141,11 +141,14 @@ def check_case(cert: Certificate, number: int, network: Network, case: Case) -> 
     if not all(low <= high for low, high in zip(case.lower, case.upper, strict=True)):
         return 1  # no input at all
     goal = goal_of(case, network.size(network.output_name))
+    ends = hull(case.lower, -1), hull(case.upper, 1)
+    if network.ordered:
+        whole = crown(network, ends[0][None], ends[1][None], real=cert.real, rows=False)
+        goal = ordered(goal, whole.values[network.output_name])
     columns = read_columns(cert, number, network)
     shared = read_proofs(cert, f"{number}/", columns, goal, 1)
     if shared.weight.any() or (shared.target < 0).any():
         raise Refusal("what all parts share must not depend on a clause")
-    ends = hull(case.lower, -1), hull(case.upper, 1)
     inquiry = Inquiry(network, shared, goal, *ends, cert.real)
     proved = np.zeros(goal.count, dtype=bool)
     leaves = part = 0

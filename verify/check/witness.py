@@ -37,6 +37,8 @@ def read_witness(text: str, inputs: int) -> list[Fraction]:
 
 def check_witness(text: str, network: Network, cases: list[Case]) -> str:
     """What the witness shows, in one line; raises Refusal if it is no counterexample."""
+    if network.ordered:
+        raise Refusal("the checker does not evaluate a Softmax")
     values = read_witness(text, network.size(network.input_name))
     # What is run is the nearest float32; a decimal may be written short, but must mean it.
     point = np.array([float(np.float32(float(value))) for value in values])
