@@ -140,3 +140,18 @@ def load_bytes(folder: Path, model: bytes) -> Graph:
     path = folder / "loaded.onnx"
     path.write_bytes(model)
     return load(path).graph
+
+
+def test_a_label_behind_a_softmax_is_certified(tmp_path: Path) -> None:
+    """The search takes the Softmax away, and the checker reads its order from its inputs."""
+    net = onnx.load_from_string(dense_bytes(3, (4, 8, 3)))
+    net.graph.node[-1].output[0] = "z"
+    net.graph.node.append(onnx.helper.make_node("Softmax", ["z"], ["y"], axis=-1))
+    data, x = net.SerializeToString(), np.zeros(4)
+    label = int(runs(data)[0](x).argmax())
+    clauses = [f"(<= Y_{label} Y_{j})" for j in range(3) if j != label]
+    prop = box_property(x - 0.01, x + 0.01, clauses, 3)
+    onnx_path, prop_path = files(tmp_path, data, prop)
+    stated, graph = read_vnnlib(prop_path).property, load(onnx_path).graph
+    found = certify_property(graph, stated, data, prop.encode(), Budget().within(60))
+    assert "every float32 execution" in check(found, data, prop.encode())
