@@ -249,6 +249,24 @@ def test_what_is_flushed_or_unknown_has_no_finite_charge() -> None:
     assert charge("Exp", -300.0, -200.0) >= FLOAT32.smallest
 
 
+def test_values_where_turns_are_not_known_are_bounded_by_the_whole_range() -> None:
+    """Across a pole, over more than a period, and so far out that turns are not computed."""
+
+    def interval(op: str, low: float, high: float) -> tuple[float, float]:
+        ends = (torch.full((1, 1), end, dtype=torch.float64) for end in (low, high))
+        node = made(op, (1,))
+        found = lookup(node).interval(node, Bounds(*ends))
+        return float(found.lower), float(found.upper)
+
+    inf = float("inf")
+    assert interval("Reciprocal", -1.0, 2.0) == (-inf, inf)
+    assert interval("Reciprocal", 0.0, 2.0) == (-inf, inf)
+    assert interval("Sin", 2.0**21, 2.0**21 + 0.01) == (-1.0, 1.0)
+    assert interval("Cos", 0.1, 9.0) == (-1.0, 1.0)
+    lines = lines_of(made("Reciprocal", (1,)), (Bounds(-torch.ones(1, 1), torch.ones(1, 1)),))
+    assert float(lines.lower_slope) == float(lines.upper_slope) == 0.0
+
+
 def test_units_are_those_of_their_arithmetic() -> None:
     """Twice as much for float32 would be noticed by no bound of float64."""
     assert unit(torch.float32) == UNIT_FLOAT32 == 2.0**-24

@@ -19,7 +19,7 @@ from verify.bounders import lp
 from verify.bounders.beta_proof import weighted_rows
 from verify.bounders.crown import Crown
 from verify.bounders.dense import dense_planes
-from verify.bounders.multipliers import ledger
+from verify.bounders.multipliers import ledger, through_kink
 from verify.bounders.planes import CrownPlanes, Goal
 from verify.bounders.point_climb import multipliers
 from verify.bounders.point_parts import columns_of
@@ -220,6 +220,24 @@ def test_cuts_of_one_entry_pay_for_their_sums(scales: tuple[float, float]) -> No
                 )
             )
             assert claim <= total
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0), (1e9, 1e-9), (1e-9, 1e9)])
+def test_kinks_pay_at_both_scales(scales: tuple[float, float]) -> None:
+    """A row over relu(z) beside any coefficient of z: the least of three points, summed."""
+    size = 24
+    node = made("Relu", (size,))
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    for seed in range(40):
+        low, high = -drawn(seed, 1, size).abs() - 0.01, drawn(seed + 1, 1, size).abs() + 0.01
+        coeff = drawn(seed + 2, 1, 1, size, scale=scales[0])
+        nu = drawn(seed + 3, 1, 1, size, scale=scales[1])
+        found = through_kink(node, LinearForm(coeff, zero, zero), nu, Bounds(low, high))
+        assert found.error is not None
+        total = Fraction(0)
+        for a, v, left, right in zip(*map(exact, (coeff, nu, low, high)), strict=True):
+            total += min(-v * left, (a - v) * right, Fraction(0))
+        assert Fraction(float(found.const)) - Fraction(float(found.error)) <= total
 
 
 class Sized(SimpleNamespace):
