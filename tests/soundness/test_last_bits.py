@@ -131,7 +131,12 @@ def test_lines_of_kinks_enclose_to_the_last_bit(op: str) -> None:
                 assert a * z + b <= value(z) <= c * z + d, (op, k, float(z))
 
 
-PULLED = [(op, scale) for op in (*CURVES, *BENT) for scale in (1e-9, 1.0)]
+FAR = {"Sin": 2.0**18, "Cos": 2.0**18, "Log": 1.0}
+"""Where slopes are much more than values."""
+PULLED = [
+    *((op, scale) for op in (*CURVES, *BENT) for scale in (1e-9, 1.0)),
+    *((op, -1.0) for op in FAR),
+]
 
 
 @pytest.mark.parametrize(("op", "scale"), PULLED)
@@ -140,8 +145,8 @@ def test_rows_pay_for_being_pulled_through(op: str, scale: float) -> None:
     if op in BENT:
         node, x = BENT[op][0], intervals(5, -scale, scale, scale)
     else:
-        low, high = CURVES[op][1]
-        node, x = made(op, (SIZE,)), intervals(5, low, high, scale)
+        low, high = CURVES[op][1] if scale > 0 else (FAR[op], FAR[op] + 1e-3)
+        node, x = made(op, (SIZE,)), intervals(5, low, high, abs(scale))
     if op in ("Sigmoid", "Tanh") and scale < 1:
         x = Bounds(-scale * drawn(7, 1, SIZE).abs(), scale * drawn(8, 1, SIZE).abs())
     lines = lines_of(node, (x,))

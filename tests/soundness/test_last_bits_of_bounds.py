@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.exact_minimum import least
+from tests.contracts.samples import node as made
 from tests.soundness.exactly import dotted, drawn, exact
 from tests.soundness.test_exact_minima import case_of, narrow
 from verify.bounders import lp
@@ -24,6 +25,7 @@ from verify.bounders.planes import CrownPlanes, Goal
 from verify.bounders.point_climb import multipliers
 from verify.bounders.point_parts import columns_of
 from verify.bounders.safe_lp import Prover
+from verify.bounders.staged_planes import staged_planes
 from verify.graph.ir import Graph
 from verify.problem import Problem
 from verify.readers.builder import GraphBuilder
@@ -43,7 +45,7 @@ from verify.values.spec import Spec
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e9, 1e14])
-@pytest.mark.parametrize("way", ["margin", "planes", "chain", "domains", "duals"])
+@pytest.mark.parametrize("way", ["margin", "planes", "chain", "staged", "domains", "duals"])
 def test_large_constants_of_a_row_are_rounded_and_paid(way: str, scale: float) -> None:
     """y - c with a c that dwarfs y: the bound is not above the exact minimum less c."""
     for seed in range(14):
@@ -84,10 +86,15 @@ def bounds_by(way: str, graph: Graph, box: Box, rows: Tensor, offset: Tensor) ->
     if way == "margin":
         spec = Spec(rows[None], offset[None])
         return [float(Crown(REAL)(Problem(graph, box, spec), Budget()).margin)]
-    if way in ("planes", "chain"):
+    if way in ("planes", "chain", "staged"):
         goal = Goal(rows, offset, ((0,),))
-        made_ = dense_planes(graph, goal, rounding=REAL)
-        planes = CrownPlanes(graph, goal, REAL) if way == "planes" else made_
+        planes = {
+            "planes": lambda: CrownPlanes(graph, goal, REAL),
+            "chain": lambda: dense_planes(graph, goal, rounding=REAL),
+            "staged": lambda: staged_planes(
+                graph, goal, box.lower.flatten(), box.upper.flatten(), REAL
+            ),
+        }[way]()
         assert planes is not None
         found = planes(box.lower.flatten(1), box.upper.flatten(1), Budget())
         ends = zip(box.lower.flatten().tolist(), box.upper.flatten().tolist(), strict=True)
@@ -168,8 +175,10 @@ def test_weighted_rows_are_paid_at_both_scales(scales: tuple[float, float]) -> N
 
 
 @pytest.mark.parametrize("scales", [*SCALES, (1e6, 1.0)])
-@pytest.mark.parametrize("own", [1.0, 1e-9])
-def test_constraints_of_inputs_are_added_and_paid(scales: tuple[float, float], own: float) -> None:
+@pytest.mark.parametrize("own", [(1.0, 0.3), (1e-9, 0.3e-9), (1.0, 0.0), (0.0, 1.0)])
+def test_constraints_of_inputs_are_added_and_paid(
+    scales: tuple[float, float], own: tuple[float, float]
+) -> None:
     """Where they hold they only lower a form: by multipliers that are cut off at 0."""
     for seed in range(12):
         prover = prover_of(scales, seed)
@@ -177,7 +186,7 @@ def test_constraints_of_inputs_are_added_and_paid(scales: tuple[float, float], o
         rows, const = prover.inputs
         values = drawn(seed + 11, 1, prover.program.matrix.shape[0])
         zero = torch.zeros(1, 1, dtype=torch.float64)
-        form = LinearForm(drawn(seed + 12, 1, 1, 2, scale=own), zero + own * 0.3, zero)
+        form = LinearForm(drawn(seed + 12, 1, 1, 2, scale=own[0]), zero + own[1], zero)
         found = prover.with_inputs(form, values)
         first = prover.program.first_input
         weights = (-values[0, first : first + 5]).clamp(min=0)
