@@ -380,3 +380,13 @@ def test_a_bias_that_cancels_is_paid_although_another_follows() -> None:
     prop = box_property(np.array([0.5]), np.array([0.5]), ["(<= Y_0 1.25)"], 1).encode()
     with pytest.raises(Refusal, match="not proved"):
         check(certificate_bytes(data, prop, [whole(1, Branch())]), data, prop)
+
+
+def test_an_operator_set_may_be_named_twice_but_not_in_two_versions() -> None:
+    """As exporters leave it behind; nodes mean the same."""
+    proto = onnx.load_from_string(dense_bytes(0))
+    proto.opset_import.append(proto.opset_import[0])
+    assert read_model(proto.SerializeToString()).opset == proto.opset_import[0].version
+    proto.opset_import[-1].version += 1
+    with pytest.raises(Refusal, match="one operator set"):
+        read_model(proto.SerializeToString())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from verify.bounders.alpha_crown import AlphaCrown
 from verify.bounders.memo import SPEC, Memo
+from verify.certificates.halves import Halves
 from verify.certificates.programs import ProgramTrees
 from verify.certificates.recording import InputTree, ReluTrees, slopes_of, tightened
 from verify.certificates.tree import Proof, Slopes
@@ -21,6 +22,7 @@ from verify.problem import Problem
 from verify.protocols import Bounder
 from verify.search.activation_split import ActivationSplit
 from verify.search.choosing import Later
+from verify.search.halving import Halving
 from verify.search.input_split import InputSplit
 from verify.search.outcome import Outcome, Refuter, Search, Watcher
 from verify.traverse import run
@@ -60,7 +62,7 @@ class Searched:
 
     number: int
     case: Case
-    tree: InputTree | ReluTrees | ProgramTrees
+    tree: InputTree | ReluTrees | ProgramTrees | Halves
     memo: Memo
 
     def about(self, number: int, case: Case) -> bool:
@@ -106,6 +108,10 @@ class Diary:
             relus = ReluTrees()
             self.searched.append(Searched(number, case, relus, memo))
             return Harder(ActivationSplit(recorder=relus, memo=memo), self.spare)
+        if module == "halving":
+            halves = Halves(case)
+            self.searched.append(Searched(number, case, halves, memo))
+            return Halving(recorder=Halved(halves, self.spare))
         if module == "milp":
             from verify.search.milp import Milp  # scipy and HiGHS, which few decisions need
 
@@ -179,6 +185,24 @@ class Harder:
     ) -> Outcome:
         """What the search says; a counterexample is one of the case itself, or none."""
         return self.search(graph, harder(graph, case, self.spare), refute, budget, watch)
+
+
+@dataclass(frozen=True, eq=False)
+class Halved:
+    """A `verify.search.recorder.BoxRecorder`."""
+
+    halves: Halves
+    spare: float
+
+    def inner(self, case: Case) -> Search:
+        """The search of one box, its tree kept."""
+        half = self.halves.of(case)
+        half.trees, half.memo = ReluTrees(), memo_of_one()
+        return Harder(ActivationSplit(recorder=half.trees, memo=half.memo), self.spare)
+
+    def halved(self, case: Case, below: Case, above: Case) -> None:
+        """A box was cut in two."""
+        self.halves.halved(case, below, above)
 
 
 def harder(graph: Graph, case: Case, spare: float) -> Case:

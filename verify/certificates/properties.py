@@ -13,6 +13,7 @@ import torch
 from verify.bounders.alpha_crown import AlphaCrown
 from verify.bounders.slopes import Ascent
 from verify.certificates.diary import Diary, Searched, rows_of_root
+from verify.certificates.halves import Half, Halves
 from verify.certificates.programs import ProgramTrees
 from verify.certificates.proving import Claim, NoCertificate, certificate, claim, rooted
 from verify.certificates.recording import InputTree, ReluTrees
@@ -30,7 +31,12 @@ ITERATIONS = 40
 """Of the slopes: more than a verdict takes, as the checker sees a slightly larger box."""
 SPARES = (1e-3, 1e-2)
 """How much more than the property a repeated search over Relus is asked for, first and then."""
-NAMES = {"input_split": "InputSplit", "activation_split": "ActivationSplit", "milp": "Milp"}
+NAMES = {
+    "input_split": "InputSplit",
+    "activation_split": "ActivationSplit",
+    "milp": "Milp",
+    "halving": "Halving",
+}
 """Searches that leave proofs behind, by module."""
 FEW_INPUTS = 20
 """Up to so many inputs that vary, a repeated search is one of boxes."""
@@ -118,7 +124,10 @@ def kept(diary: Diary, known: Claim, number: int, case: Case) -> Iterator[CasePr
         yield whole(len(theirs.clauses), found.tree.root)
     else:
         own = [same_clause(case, c) for c in found.case.clauses]
-        parts = parts_of(found.tree, own)
+        if isinstance(found.tree, Halves):
+            parts = [Part([c], under(found.tree.root, case, c, diary.graph)) for c in own]
+        else:
+            parts = parts_of(found.tree, own)
         if isinstance(found.tree, ProgramTrees):
             parts += unsplit(found, found.tree, own)
         (leaf,) = single.parts
@@ -128,6 +137,37 @@ def kept(diary: Diary, known: Claim, number: int, case: Case) -> Iterator[CasePr
         shared = rows_of_root(found.memo, diary.graph)
         shared += found.tree.shared if isinstance(found.tree, ReluTrees) else []
         yield CaseProof([*parts, *([leaf] if leaf.clauses else [])], shared)
+        if isinstance(found.tree, Halves):
+            # The checker chooses lines of curves itself: other halves may have to do.
+            yield whole(len(theirs.clauses), halved(found.tree.root))
+
+
+def under(half: Half, case: Case, clause: int, graph: Graph) -> Branch:
+    """The tree of one clause below a box; where no search left any, plain bounds have to do."""
+    branch = Branch()
+    if half.split is not None:
+        assert half.first is not None
+        assert half.second is not None
+        branch.split = half.split
+        branch.first = under(half.first, case, clause, graph)
+        branch.second = under(half.second, case, clause, graph)
+    elif half.trees is not None and half.memo is not None:
+        own = [same_clause(case, c) for c in half.case.clauses]
+        if clause in own and own.index(clause) in half.trees.trees:
+            branch = half.trees.trees[own.index(clause)]
+            for node in branch.preorder():
+                node.proofs = [proof.about(clause) for proof in node.proofs]
+            shared = [*rows_of_root(half.memo, graph), *half.trees.shared]
+            branch.proofs = [*(proof.about(clause) for proof in shared), *branch.proofs]
+    return branch
+
+
+def halved(half: Half) -> Branch:
+    """The halves alone."""
+    branch = Branch(half.split)
+    if half.first is not None and half.second is not None:
+        branch.first, branch.second = halved(half.first), halved(half.second)
+    return branch
 
 
 def unsplit(found: Searched, trees: ProgramTrees, clauses: list[int]) -> list[Part]:

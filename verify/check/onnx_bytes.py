@@ -212,17 +212,17 @@ def read_model(data: bytes) -> Model:
     """The network in a file's bytes."""
     model = message(memoryview(unpacked(data)), "model")
     graph = model["graph"]
-    versions = [o["version"] for o in model["opset_import"] if o["domain"] in ("", "ai.onnx")]
+    versions = {o["version"] for o in model["opset_import"] if o["domain"] in ("", "ai.onnx")}
     if model["functions"] or graph["sparse_initializer"]:
         raise Refusal("the ONNX file defines functions or sparse weights")
     constants = distinct(graph["initializer"], tensor)
     inputs = [entry for entry in graph["input"] if entry["name"] not in constants]
     outputs = [entry["name"] for entry in graph["output"]]
-    if len(inputs) != 1 or len(outputs) != 1 or len(versions) != 1 or not versions[0]:
+    if len(inputs) != 1 or len(outputs) != 1 or len(versions) != 1 or 0 in versions:
         raise Refusal("the model does not have one input, one output and one operator set")
     typed = inputs[0]["type"]["tensor_type"]
     if typed["elem_type"] != FLOAT:
         raise Refusal(f"the model's input has element type {typed['elem_type']}, not float32")
     shape = tuple(max(1, dim["dim_value"]) for dim in typed["shape"]["dim"])  # open lengths: 1
     operations = [operation(entry) for entry in graph["node"]]
-    return Model(operations, constants, inputs[0]["name"], shape, outputs[0], versions[0])
+    return Model(operations, constants, inputs[0]["name"], shape, outputs[0], *versions)

@@ -17,6 +17,7 @@ from verify.bounders.crown import Crown
 from verify.graph.ir import Graph
 from verify.search.activation_split import ActivationSplit
 from verify.search.outcome import Outcome, Progress, Refuter, Search, Watcher
+from verify.search.recorder import BoxRecorder
 from verify.search.rooting import Open, clause_margins, narrowed, opened
 from verify.values.budget import Budget, OutOfTime
 from verify.values.property import Case
@@ -38,11 +39,13 @@ class Halving:
         inner: the search of one box; None for activation splitting.
         most: inputs, at most, whose halves are compared.
         rounding: which executions a proof is to hold for.
+        recorder: is told of the halves, and makes the search of each box.
     """
 
     inner: Search | None = None
     most: int = 16
     rounding: Rounding = FLOAT32
+    recorder: BoxRecorder | None = None
 
     def __call__(
         self,
@@ -67,7 +70,8 @@ class Halving:
                 budget.check()
                 entry = waiting[-1]
                 share = budget.share(MOST_SHARE).within(FIRST_SECONDS)
-                found = inner(graph, entry.case, refute, share)
+                search = inner if self.recorder is None else self.recorder.inner(entry.case)
+                found = search(graph, entry.case, refute, share)
                 method = f"halves of the box, {found.method}"
                 domains += found.domains
                 if found.witness is not None:
@@ -83,6 +87,8 @@ class Halving:
                 if not halves:
                     waiting.append(entry)
                     return unknown("no input of a box is left to halve")
+                if self.recorder is not None:
+                    self.recorder.halved(entry.case, halves[0].case, halves[1].case)
                 domains += len(halves)
                 waiting.extend(halves)
                 left, _ = narrowed(graph, Crown(rounding=self.rounding), halves, budget)

@@ -13,7 +13,9 @@ from verify.bounders.lp import Vector
 from verify.bounders.refining import Bounded
 from verify.bounders.safe_lp import Prover
 from verify.bounders.simplex import Domain
+from verify.search.outcome import Search
 from verify.search.root import Root
+from verify.values.property import Case
 
 
 class Recorder(Protocol):
@@ -52,6 +54,18 @@ class ProgramRecorder(Protocol):
             times: what the plane was multiplied by, and not 0 where it is about the lower bounds
                 of z, then about the upper ones; (2, neuron), NaN where a bound did not move.
         """
+        ...
+
+
+class BoxRecorder(Protocol):
+    """Of a search that halves boxes, each searched by another one."""
+
+    def inner(self, case: Case) -> Search:
+        """The search of one box."""
+        ...
+
+    def halved(self, case: Case, below: Case, above: Case) -> None:
+        """A box was cut in two; what was found of it as a whole is dropped."""
         ...
 
 
