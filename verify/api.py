@@ -18,8 +18,9 @@ from verify.readers.vnnlib import StatedProperty, read_vnnlib
 from verify.recipes import recipe
 from verify.runtime import Runtime
 from verify.search.complete import Decision, decide_property
+from verify.search.narrowing import closed
 from verify.search.outcome import Diary, Refuter, Watcher
-from verify.search.questions import RefuterFor, closed, completed
+from verify.search.questions import RefuterFor, completed
 from verify.search.replaying import Replay
 from verify.search.strategy import decide
 from verify.values.budget import Budget, never

@@ -43,6 +43,21 @@ def prove(
         domains: what the search proposes.
         others: lines of nonlinear nodes that are no Relu, rigorous.
     """
+    return proof.region.minimise(planes(proof, frame, clauses, domains, others))[:, 0]
+
+
+def planes(
+    proof: BackwardPass,
+    frame: Frame,
+    clauses: Clauses,
+    domains: Domains,
+    others: dict[str, Relaxation],
+) -> LinearForm:
+    """The linear functions of the input behind `prove`, (batch, 1, *input).
+
+    Each lies below its weighted rows for every execution inside its domain, all over the region of
+    the pass, and so over any part of it.
+    """
     lines = dict(others)
     added: dict[str, LinearForm] = {}
     for layer in frame.layers:
@@ -68,7 +83,7 @@ def prove(
     if frame.cuts is not None and start == output.name and bool(domains.cut.any()):
         form, instead = with_cuts(proof, frame, domains, form)
     sizes = {**proof.sizes, output.name: proof.bounds[output.name].magnitude()}
-    pulled = pull_back(
+    return pull_back(
         proof.graph,
         start,
         form,
@@ -78,7 +93,6 @@ def prove(
         added=added,
         instead=instead,
     )
-    return proof.region.minimise(pulled)[:, 0]
 
 
 def lines_of(proof: BackwardPass, layer: Layer, domains: Domains) -> Relaxation:

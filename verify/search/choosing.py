@@ -82,6 +82,12 @@ def splits_neurons(graph: Graph) -> bool:
     return neurons(graph) > 0
 
 
+def splits_first(graph: Graph, case: Case) -> bool:
+    """Whether the first search of the plan splits neurons."""
+    first = plan(graph, case)[0].search
+    return isinstance(first, Later) and first.module == "activation_split"
+
+
 def plan(graph: Graph, case: Case, rounding: Rounding = FLOAT32) -> list[Planned]:
     """The searches in order; each sees what the one before it left open."""
     inputs, count = varying(case), neurons(graph)

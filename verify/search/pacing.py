@@ -35,6 +35,10 @@ LAST_RATE = 0.05
 """How far the step size falls over such an optimisation."""
 SWEEPS = 12
 """How often a base's neurons are bounded anew while that helps."""
+TOP = 256
+"""Domains that a search begins with are bounded so many at once."""
+MOST_PARTS = 128
+"""A base with more open domains at its top is not divided: each part's neurons would be bounded."""
 HELPS = 0.02
 """A sweep helps if it closes at least this share of the gap."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -16,15 +17,17 @@ from verify.bounders.domains import Domains, joined
 from verify.bounders.refining import moved, refine
 from verify.graph.ir import Graph
 from verify.search import pacing
+from verify.search.cover import Cover, Mark, Part, carried, share_of
 from verify.search.cutting import grown
 from verify.search.deepening import Deepening
 from verify.search.leaf import Settled, settle_leaf, spelled_out
+from verify.search.lengthening import lengthened
 from verify.search.looking import Looked, Looking
 from verify.search.outcome import Outcome, Progress, Refuter, Watcher
 from verify.search.pool import Pool
 from verify.search.recorder import telling
 from verify.search.root import Root, root_of, to_input
-from verify.values.budget import Budget
+from verify.values.budget import Budget, OutOfTime
 from verify.values.property import Case
 from verify.values.result import Verdict
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from verify.search.activation_split import ActivationSplit
 
 METHOD = "activation splitting (beta-CROWN)"
+HOPELESS = "the tree grows too fast to end in the time granted; give more with --timeout"
 SMALLEST = 5e-324
 """The least margin above 0."""
 
@@ -51,6 +55,10 @@ class SignTree:
         witness: a counterexample, once there is one.
         cost: seconds that the root took.
         crew: shares batches.
+        start: parts to begin with, for boxes that they cover; None for the whole.
+        cover: what is closed, for who wants to go on in another box; what is open is `left`.
+        floor: the base that the pool's domains are of.
+        hopeless: a search that seems to need so many times the time it has left ends at once.
     """
 
     how: ActivationSplit
@@ -71,6 +79,10 @@ class SignTree:
     witness: Tensor | None = None
     cost: float = 0.0
     crew: Crew = ALONE
+    start: Sequence[Part] | None = None
+    cover: Cover = field(default_factory=Cover)
+    floor: Root | None = None
+    hopeless: float = float("inf")
 
     def outcome(self, verdict: Verdict, *, reason: str = "") -> Outcome:
         """What is known by now."""
@@ -80,6 +92,15 @@ class SignTree:
         return Outcome(
             verdict, METHOD, reason=reason, bound=bound, domains=self.bounded, witness=self.witness
         )
+
+    def left(self) -> list[Part]:
+        """All that is open, with the base that each part is a domain of; once there is a root."""
+        assert self.root is not None
+        waiting = [(base, base.domains) for base in self.bases]
+        pool = [] if self.floor is None else [(self.floor, block) for block in self.pool.blocks]
+        parts = [*self.cover.held, *self.cover.unsettled, *pool, *waiting]
+        self.cover.check(share_of(self.root.domains, len(self.root.margin)), parts)
+        return parts
 
     def least(self) -> float:
         """The least bound of what is open."""
@@ -99,8 +120,14 @@ class SignTree:
         closed = root.margin[root.margin > 0]
         if len(closed):
             self.proved = float(closed.min())
+        gone: list[Part] = []
+        if self.start is not None:
+            domains, gone = carried(self.start, root)
+            self.base = self.root = root = replace(root, domains=domains)
+        self.cover.begin(root, gone)
+        self.cover.held = [(root, root.domains)]
         if len(root.domains) and not bool(root.frame.open().any()):
-            return self.lengthen(root)
+            return lengthened(self, root)
         self.cost = time.monotonic() - begun
         with Crew(available()) as self.crew:
             return self.grow(root)
@@ -111,45 +138,17 @@ class SignTree:
             self.explore(root, self.cost)
         while self.bases and self.witness is None:
             begun = time.monotonic()
-            base = self.sharpen(self.bases.pop())
+            waiting = self.bases.pop()
+            self.cover.held = [(waiting, waiting.domains)]
+            base = self.sharpen(waiting)
             if base is not None and self.witness is None:
                 self.explore(base, time.monotonic() - begun)
         if self.witness is not None:
             return self.outcome(Verdict.FALSIFIED)
+        self.cover.check(share_of(root.domains, len(root.margin)), self.cover.unsettled)
         if self.stuck:
             return self.outcome(Verdict.UNKNOWN, reason="leaves without open neurons are left")
         return self.outcome(root.worth)
-
-    def lengthen(self, root: Root) -> Outcome:
-        """Without a neuron to split, slopes are optimised for longer and longer."""
-        margin = root.margin
-        for factor in pacing.LONGER:
-            iterations = factor * self.how.ascent.iterations
-            ascent = replace(
-                self.how.ascent, iterations=iterations, decay=pacing.LAST_RATE ** (1 / iterations)
-            )
-            known = (self.graph, self.case, ascent, self.budget, None, self.how.rounding)
-            self.base = again = root_of(*known)
-            self.bounded += len(margin)
-            margin = torch.maximum(margin, again.margin)
-            self.proved = float(margin.min())
-            self.witness = self.corners(again)
-            if self.witness is not None:
-                return self.outcome(Verdict.FALSIFIED)
-            if bool((margin > 0).all()):
-                return self.outcome(again.worth)
-        return self.outcome(
-            Verdict.UNKNOWN, reason="no neuron is left to split; the bounds are too loose"
-        )
-
-    def corners(self, root: Root) -> Tensor | None:
-        """Try the minimisers of the open clauses as inputs."""
-        if not len(root.domains):
-            return None
-        once = replace(self.how.climb, iterations=1)
-        single = root.clauses.to(torch.float32)
-        found = climb(root.frame, single, root.domains, self.slack, once)
-        return self.glance(found, torch.arange(len(root.domains)))
 
     def sharpen(self, base: Root) -> Root | None:
         """Bound a base's neurons anew as long as that helps; None if it is closed thereby."""
@@ -166,6 +165,7 @@ class SignTree:
             how = self.how.refining
             found = refine(*known, base.domains, how, deepen, self.crew, until, told)
             if found.empty:
+                self.cover.close(base, base.domains)
                 return None
             self.base = base = replace(base, proof=found.proof, frame=found.frame, conditional=True)
             single = base.clauses.to(torch.float32)
@@ -199,6 +199,7 @@ class SignTree:
             until = self.budget.share(pacing.MOST_DEEPENING).deadline
             found = refine(*known, one, plain, Deepening(rounds), self.crew, until, told)
             if found.empty:
+                self.cover.close(base, base.domains)
                 return None
             domains = moved(base.domains, base.frame, found.frame)
             self.base = base = replace(base, proof=found.proof, frame=found.frame)
@@ -230,11 +231,13 @@ class SignTree:
     def explore(self, base: Root, cost: float) -> None:
         """Search below a base; divide it if it takes long compared to `cost` seconds."""
         self.base, self.share, self.pool = base, 0.0, Pool(base.frame.columns)
-        self.take_in(self.looking(base)(base.domains))
-        if not len(self.pool):
-            return
-        top, first = self.pool.blocks[0], base is self.root
+        self.floor, self.cover.held = base, [(base, base.domains)]
         batch = (self.how.batch or pacing.batch_for(base)) * self.crew.workers
+        top = self.looked_over(base, max(batch, pacing.TOP))
+        if top is None:
+            return
+        first = base is self.root and not bool((base.domains.sign != 0).any())
+        mark = self.cover.mark()
         # A certificate has no words for a cut.
         before = self.bounded
         cutting, rounds, turns = (None if self.how.recorder else self.how.cutting), 0, 0
@@ -245,15 +248,21 @@ class SignTree:
             if self.how.refining is not None and spent > patience:
                 lacked, waiting = self.slack - top.value, self.slack - self.pool.values()
                 rest = spent * pacing.remaining(lacked, waiting, self.bounded - before)
-                if rest > pacing.WORTH_WAITING * cost and self.divide(base, top, first):
+                few = len(top) <= pacing.MOST_PARTS
+                if rest > self.hopeless * max(0.0, self.budget.deadline - time.monotonic()):
+                    raise OutOfTime(HOPELESS)
+                long = few and rest > pacing.WORTH_WAITING * cost
+                if long and self.divide(base, top, first, mark):
                     return
                 patience = 1.5 * spent
             parents = self.pool.draw(batch)
+            self.cover.held = [(base, parents)]
             whole = pacing.splittable(base, parents)
             for leaf in (~whole).nonzero().flatten():
                 self.finish(parents.take(leaf[None]))
             parents = parents.take(whole.nonzero().flatten())
             if len(parents) and self.witness is None:
+                self.cover.held = [(base, parents)]
                 look = self.looking(base)
                 shares = [
                     parents.take(rows) for rows in self.crew.shares(torch.arange(len(parents)))
@@ -261,13 +270,22 @@ class SignTree:
                 seen = self.crew.each(look.split, shares)
                 for looked in seen:
                     self.take_in(looked)
+                self.cover.held = []
                 rounds += 1
                 if cutting is not None and rounds == cutting.first * (1 << turns):
                     turns += 1
                     closed = joined([looked.closed for looked in seen], base.frame.columns)
                     self.base = base = grown(base, cutting, closed, self.slack, self.crew)
 
-    def divide(self, base: Root, top: Domains, first: bool) -> bool:
+    def looked_over(self, base: Root, batch: int) -> Domains | None:
+        """Bound a base's own domains; what is open of them, or None."""
+        for rows in torch.arange(len(base.domains)).split(batch):
+            self.budget.check()
+            self.take_in(self.looking(base)(base.domains.take(rows)))
+        self.cover.held = []
+        return joined(self.pool.blocks, base.frame.columns) if len(self.pool) else None
+
+    def divide(self, base: Root, top: Domains, first: bool, mark: Mark) -> bool:
         """Put the base's parts on the stack: open clauses, or both sides of a split.
 
         Where the base is the first one, its neurons are bounded over small trees before.
@@ -281,16 +299,23 @@ class SignTree:
             parts = top
         if self.how.recorder is not None:
             self.how.recorder.divided(base, top)
+        # What was closed below the top counts no more: the search begins there again.
+        self.cover.back_to(mark)
+        self.cover.held = [(base, top)]
         if first:
             # Once for all clauses, before each is looked at alone.
             clauses = torch.cat([block.clause for block in self.pool.blocks]).unique()
-            top = replace(top, picks=top.picks[:, :0], pulls=top.pulls[:, :0])
-            deeper = self.deepen(replace(base, domains=top.take(torch.isin(top.clause, clauses))))
             self.pool = Pool(base.frame.columns)
+            top = replace(top, picks=top.picks[:, :0], pulls=top.pulls[:, :0])
+            left = torch.isin(top.clause, clauses)
+            self.cover.close(base, top.take(~left))
+            self.cover.held = [(base, top.take(left))]
+            deeper = self.deepen(replace(base, domains=top.take(left)))
+            self.cover.held = []
             if deeper is None:
                 return True
             base, parts = deeper, deeper.domains
-        self.pool = Pool(base.frame.columns)
+        self.pool, self.cover.held = Pool(base.frame.columns), []
         for i in range(len(parts)):
             self.bases.append(replace(base, domains=parts.take(torch.tensor([i]))))
         return True
@@ -330,6 +355,7 @@ class SignTree:
         least = SMALLEST if base.conditional else float(margin.min())
         self.proved = min(self.proved, least)
         deeper = (leaves.sign != 0).sum(dim=1) - (base.domains.sign != 0).sum(dim=1).max()
+        self.cover.close(base, leaves)
         self.share += float(torch.exp2(-deeper.to(torch.float64)).sum()) / len(base.domains)
         if self.how.recorder is not None:
             self.how.recorder.closed(base, leaves, by or base, spelled or leaves)
@@ -350,6 +376,7 @@ class SignTree:
         if found.point is not None and self.refute is not None:
             entry = root.proof.graph.input.name
             self.witness = self.refute.check(to_input(self.graph, entry, found.point))
+        self.cover.unsettled.append((base, leaf))
         if self.witness is None:
             self.stuck = True
             self.proved = min(self.proved, float(leaf.value[0]))
