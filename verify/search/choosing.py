@@ -35,8 +35,8 @@ PROGRAM_SHARE = 0.7
 clipping closes most of the tree."""
 GLANCE_SHARE = 0.05
 """Of the time that is left, for boxes where they are quick or not the way."""
-STAGED_SHARE = 0.8
-"""Of the time that is left, for boxes of a network that is small whatever its operators."""
+BOX_SHARE = 0.8
+"""Of the time that is left, for boxes of a network that is small or multiplies what it computes."""
 FIRST_SHARE = 0.3
 """Of the time that is left, for a search that only may win."""
 
@@ -110,8 +110,10 @@ def plan(graph: Graph, case: Case, rounding: Rounding = FLOAT32) -> list[Planned
         if count and bent:
             halving = made("halving", "Halving", rounding)
             between = f"boxes whose {count} neurons are split: {bent} other nonlinear entries"
+            # Signs leave products loose, while halving a box narrows both of their factors.
+            first = may_be_staged(graph) or any(node.op in MIXING for node in graph.nodes)
             steps = [
-                (boxes, STAGED_SHARE if may_be_staged(graph) else GLANCE_SHARE, why),
+                (boxes, BOX_SHARE if first else GLANCE_SHARE, why),
                 (halving, NEURON_SHARE, between),
                 (boxes, 1.0, why),
             ]
