@@ -10,7 +10,9 @@ import pytest
 
 from tests.cli.commands import Run, write_identity
 from verify.cli import proving
+from verify.cli.growth import Growth
 from verify.search.complete import Decision
+from verify.search.outcome import Progress
 from verify.values.result import Verdict
 
 BOX = """(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)
@@ -35,7 +37,23 @@ def test_unsat_is_exit_code_0(tmp_path: Path, net: str, verify: Run) -> None:
     """Outputs are the inputs; what was done is said on standard error."""
     done = verify("prop", net, spec(tmp_path, BOX + "(assert (<= Y_1 0.49))"))
     assert (done.code, done.out) == (0, "unsat\n")
-    assert re.search(r"unsat by \w+, \d+\.\d+ s", done.err)
+    assert re.search(r"unsat by \w+, \d+\.\d+ s, \d+ domains \(\d+/s\), \d+ MiB", done.err)
+
+
+def test_growth_is_marked_at_doublings_and_begins_anew() -> None:
+    """A search that counts to 1000 twice: marks double, times rise, nothing is lost between."""
+    growth = Growth()
+    said: list[str] = []
+    for _ in range(2):
+        for bounded in range(1, 1001):
+            growth(Progress(bounded, bounded // 2, -1.0))
+    counts = [mark[1] for mark in growth.marks]
+    assert counts == [64, 128, 256, 512] * 2
+    assert [mark[0] for mark in growth.marks] == sorted(mark[0] for mark in growth.marks)
+    assert all(mark[3] > 10 for mark in growth.marks)
+    shown = Growth(said.append)
+    shown(Progress(10, 3, -0.5))
+    assert re.fullmatch(r"10 sub-problems bounded \(\d+/s\), 3 open, least bound -0.5", said[0])
 
 
 def test_sat_prints_the_counterexample_of_the_competition(
@@ -61,6 +79,8 @@ def test_sat_prints_the_counterexample_of_the_competition(
     (result,) = json.loads(record.read_text())["results"]
     assert (result["answer"], result["verdict"]) == ("sat", "falsified")
     assert result["witness"] == [values["X_0"], values["X_1"]]
+    assert result["peak_memory_mib"] > 10
+    assert result["domains_per_second"] >= 0
 
 
 def test_version_2_names_entries(tmp_path: Path, net: str, verify: Run) -> None:

@@ -15,12 +15,12 @@ from torch import Tensor
 from verify.api import prove_property
 from verify.cli import parsing
 from verify.cli.failures import INTERRUPTED
+from verify.cli.growth import Growth, peak_memory
 from verify.cli.refuting import refuters
 from verify.errors import SettingError
 from verify.network import Network, load
 from verify.readers.vnnlib import StatedProperty, read_vnnlib
 from verify.search.complete import Decision
-from verify.search.outcome import Progress, Watcher
 from verify.values.budget import Budget
 from verify.values.result import Verdict
 from verify.values.semantics import EXECUTED, Semantics
@@ -36,8 +36,6 @@ EXIT = {
 }
 CERTIFYING = 600.0
 """Seconds for a certificate; what has none by then is said to have none."""
-EVERY = 0.2
-"""Seconds between two looks at the progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> i
     if out is not None:
         write_text(out, text)
     if json is not None:
-        write_record(json, asked, network, stated, decision, time.monotonic() - started)
+        write_record(json, asked, network, stated, decision, watch, time.monotonic() - started)
     if json != "-":
         print(decision.answer if quiet else text, end="\n" if quiet else "")
     if asked.certificate is not None and decision.verdict is Verdict.VERIFIED:
@@ -125,7 +123,13 @@ def certified(asked: Asked, network: Network, stated: StatedProperty, diary: Dia
 def explained(decision: Decision, seconds: float) -> list[str]:
     """What was done and why, a line each."""
     by = f"by {decision.method}" if decision.verdict is not Verdict.UNKNOWN else decision.reason
-    parts = [f"{decision.answer} {by}", f"{seconds:.2f} s", f"{decision.domains} domains"]
+    rate = decision.domains / max(decision.seconds, 1e-9)
+    parts = [
+        f"{decision.answer} {by}",
+        f"{seconds:.2f} s",
+        f"{decision.domains} domains ({rate:.0f}/s)",
+        f"{peak_memory():.0f} MiB at most",
+    ]
     return [*decision.why, ", ".join(parts)]
 
 
@@ -180,6 +184,7 @@ def write_record(
     network: Network,
     stated: StatedProperty,
     decision: Decision,
+    growth: Growth,
     seconds: float,
 ) -> None:
     """The decision as a record; see docs/record-schema.md."""
@@ -196,6 +201,9 @@ def write_record(
         "answer": decision.answer,
         "case": decision.case,
         "domains": decision.domains,
+        "domains_per_second": decision.domains / max(decision.seconds, 1e-9),
+        "peak_memory_mib": peak_memory(),
+        "growth": growth.marks,
         "why": decision.why,
         "witness": decision.witness,
     }
@@ -223,22 +231,12 @@ def write_record(
 
 
 @contextmanager
-def progress(*, shown: bool) -> Iterator[Watcher | None]:
-    """A line on the terminal that says how far the search is; nothing elsewhere."""
+def progress(*, shown: bool) -> Iterator[Growth]:
+    """What watches the search; on a terminal it says how far it is, nothing elsewhere."""
     if not shown:
-        yield None
+        yield Growth()
         return
     from rich.console import Console
 
     with Console(stderr=True).status("bounding") as status:
-        last = [0.0]
-
-        def watch(now: Progress) -> None:
-            if time.monotonic() - last[0] > EVERY:
-                last[0] = time.monotonic()
-                status.update(
-                    f"{now.bounded} sub-problems bounded, {now.open_} open, "
-                    f"least bound {now.bound:.4g}"
-                )
-
-        yield watch
+        yield Growth(status.update)
