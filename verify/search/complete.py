@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from verify.bounders.alpha_crown import AlphaCrown
+from verify.bounders.backward import row_products
 from verify.bounders.crown import Crown
 from verify.bounders.interval import Interval
 from verify.bounders.slopes import Ascent
@@ -25,6 +26,7 @@ from verify.search.whole_inputs import in_whole_parts
 from verify.values.budget import LEAST_SHARE, Budget
 from verify.values.property import Case, Property
 from verify.values.result import StopReason, Verdict
+from verify.values.rounding import FLOAT32, PARTIAL_SUMS, Rounding
 from verify.values.semantics import EXECUTED, IDEAL, Semantics
 
 RefuterFor = Callable[[int, Case], Refuter]
@@ -41,6 +43,10 @@ CASE_SHARE = 0.5
 """Of the time that is left, for one of many cases, at least."""
 STAGE_SHARE = 0.4
 """Of the time that is left, for one bounder before the search."""
+
+CLOSELY_CHARGED = 1_000_000
+"""Multiplications of a row through convolutions, from which on rounding is charged more closely: it
+costs a few forward passes, and there rows take much longer than those."""
 
 Stage = tuple[str, Bounder]
 """A bounder and its name."""
@@ -116,6 +122,13 @@ class Course:
         """Keep a reason, once."""
         if why not in self.why:
             self.why.append(why)
+
+    def rounding(self) -> Rounding:
+        """What bounds charge: through many convolutions, more closely, since they multiply it."""
+        usual = self.semantics.rounding
+        if usual != FLOAT32 or row_products(self.graph) < CLOSELY_CHARGED:
+            return usual
+        return PARTIAL_SUMS
 
     def over(self) -> bool:
         """Whether time is over, or all but."""
@@ -250,7 +263,7 @@ def bounded(course: Course, left: list[Open]) -> Decision:
     Where few inputs vary, halving boxes proves more in the time that slopes would take. Where one
     case is open and neurons are to be split, that search begins with the slopes of all neurons.
     """
-    rounding = course.semantics.rounding
+    rounding = course.rounding()
     found = staged(course, left, (("ibp", Interval(rounding)),))
     few = all(is_few(entry.case) for entry in course.left)
     if found is None and not few and len(course.left) <= FEW_CASES:
@@ -302,7 +315,7 @@ def searched(course: Course, left: list[Open]) -> Decision:
         entry = waiting.pop(0)
         refute = course.refuter_for(entry.number, entry.case)
         outcome: Outcome | None = None
-        for step in plan(course.graph, entry.case, course.semantics.rounding):
+        for step in plan(course.graph, entry.case, course.rounding()):
             course.say(step.why)
             # All cases have to be proved: one that takes long leaves little to share anyway.
             part = max(CASE_SHARE, 1 / (1 + len(waiting)))

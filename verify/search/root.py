@@ -11,6 +11,7 @@ from verify.bounders.alpha_crown import Pair
 from verify.bounders.backward import BackwardPass
 from verify.bounders.beta_crown import Clauses
 from verify.bounders.cone import cone
+from verify.bounders.crown import refine
 from verify.bounders.domains import Domains, Frame, frame_of
 from verify.bounders.memo import Memo
 from verify.bounders.slopes import Ascent
@@ -94,9 +95,12 @@ def root_of(
     search = BackwardPass(graph.to(torch.float32), box.to(torch.float32), None, budget)
     pair = Pair(proof, search, ascent, memo, True)
     early = budget.share(NEURONS_SHARE)
-    for name in proof.names():
-        if lookup(proof.graph.node(name)).relax is not None:
-            refine_within(pair, name, early)
+    names = proof.names()
+    curved = [name for name in names if lookup(proof.graph.node(name)).relax is not None]
+    for name in names:
+        if name in curved:
+            # Wide layers come first, and would take all of it; later ones are nearer to the output.
+            refine_within(pair, name, early.share(1 / (len(curved) - curved.index(name))))
         pair.visit(name)
     clauses = clauses_of(case)
     spec = case.spec()
@@ -128,20 +132,18 @@ def root_of(
 
 
 def refine_within(pair: Pair, name: str, early: Budget) -> None:
-    """Optimised rows for a node's inputs while their share of the time lasts, then plain ones."""
-    whole = pair.proof.budget
-    if pair.intermediate:
+    """Plain rows for a node's inputs, then optimised ones while their share of the time lasts."""
+    refine(pair.proof, name)
+    for position, source in enumerate(pair.proof.graph.node(name).inputs):
+        pair.follow(source)
+        whole = pair.proof.budget
         pair.proof.budget = pair.search.budget = early
         try:
-            pair.refine(name)
+            pair.refine_input(name, position)
         except OutOfTime:
-            pair.intermediate = False
-            for source in pair.proof.graph.node(name).inputs:
-                pair.proof.asked.pop(source, None)
+            pair.follow(source)  # what was found is kept
         finally:
             pair.proof.budget = pair.search.budget = whole
-    if not pair.intermediate:
-        pair.refine(name)
 
 
 def best_rows(proved: Tensor, clause: Tensor, count: int) -> tuple[Tensor, Tensor]:
