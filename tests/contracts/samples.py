@@ -222,6 +222,7 @@ SAMPLES: dict[str, list[Node]] = {
         node("ArgMax", (2, 5), settings={"axis": (1,)}),
     ],
     "Trunc": [node("Trunc", (6,))],
+    "Exceeds": [node("Exceeds", (6,), tensors={"gap": torch.tensor(1e-5).double()})],
     "Level": [node("Level", (6,), tensors={"level": torch.zeros(6).double()})],
     "Equal": [node("Equal", (6,), (6,))],
     "Blurred": [node("Blurred", (1,), (5,)), node("Blurred", (3, 1), (3, 4))],

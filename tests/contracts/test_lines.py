@@ -22,7 +22,7 @@ from verify.values.rounding import REAL, gamma, unit
 Wide = NDArray[np.longdouble]
 ROUNDINGS = 8 * float(np.finfo(np.longdouble).eps)
 """What evaluating a line and the function in extended precision may lose, relative."""
-SEVERAL = ("MaxPool", "Mul", "MatMul", "Softmax", "ArgMax", "Trunc", "Level", "Equal",
+SEVERAL = ("MaxPool", "Mul", "MatMul", "Softmax", "ArgMax", "Trunc", "Level", "Exceeds", "Equal",
            "Program")  # fmt: skip
 """Nonlinear operators that are not functions of one entry, or have no lines but their bounds:
 tests/contracts/test_planes.py."""

@@ -16,7 +16,11 @@ from verify.values.linear_form import LinearForm
 from verify.values.relaxation import Relaxation
 
 CASES = [(op, i) for op in ("Mul", "MatMul", "Softmax") for i in range(len(SAMPLES[op]))]
-FLAT = [(op, i) for op in ("ArgMax", "Trunc", "Level", "Equal") for i in range(len(SAMPLES[op]))]
+FLAT = [
+    (op, i)
+    for op in ("ArgMax", "Trunc", "Level", "Exceeds", "Equal")
+    for i in range(len(SAMPLES[op]))
+]
 BATCH, POINTS = 7, 400
 ROUNDING = 1e-12
 """What evaluating both sides in float64 may lose, as a share of the largest value there."""

@@ -31,6 +31,7 @@ Operators and what a node of each holds (`tensors` / `settings`):
     ArgMax      / axis, which disappears: the first place of the largest entry
     Trunc       cut to whole numbers
     Level       level, broadcastable to the node: 1 where the input is it, else 0
+    Exceeds     gap (): 1 where a difference is above 0; known where it is the gap away from it
     Equal       1 where two inputs of one shape agree, else 0
     Blurred     the first input, off by what a mean of squares over the last axis of the second
                 rounds

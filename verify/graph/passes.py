@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from verify.graph.comparisons import compare_two
 from verify.graph.ir import Graph, Node
 from verify.values.rounding import FOLDED_STRETCH
 
@@ -24,7 +25,7 @@ two of a Gemm's own alpha and beta, or of a bias."""
 
 def simplify(graph: Graph) -> Graph:
     """Drop what does nothing, and fold chains of affine nodes."""
-    nodes = drop_idle(list(graph.nodes))
+    nodes = drop_idle(reachable(compare_two(list(graph.nodes))))
     nodes = fold_scales(nodes)
     return replace(graph, nodes=tuple(reachable(nodes)))
 

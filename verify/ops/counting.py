@@ -1,4 +1,4 @@
-"""ArgMax, Trunc, Level, Equal: whole numbers from comparisons, executed without rounding.
+"""ArgMax, Trunc, Level, Exceeds, Equal: whole numbers from comparisons, executed without rounding.
 
 Their values jump, so their lines are flat: the interval rule is all that is known of them.
 """
@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from verify.errors import InternalError
+from verify.graph.comparisons import FLUSHED
 from verify.graph.ir import Node
 from verify.ops.elementwise import rows_times
 from verify.ops.registry import Op, register
 from verify.values.bounds import Bounds
 from verify.values.linear_form import LinearForm
 from verify.values.relaxation import Relaxation
-from verify.values.rounding import FOLDED_STRETCH, SMALLEST_FLOAT32, Rounding, gamma, unit
+from verify.values.rounding import Rounding, gamma, unit
 
-FLUSHED = SMALLEST_FLOAT32 * FOLDED_STRETCH
-"""Numbers this near may compare as equal where denormals are flushed."""
 LARGEST_WHOLE = 2.0**30
 """Beyond this a cast to an integer may not fit, and nothing is known of it."""
 
@@ -141,6 +140,17 @@ def interval_level(node: Node, x: Bounds) -> Bounds:
     return Bounds(certain.to(x.lower.dtype), (~excluded).to(x.lower.dtype))
 
 
+def interval_exceeds(node: Node, x: Bounds) -> Bounds:
+    """1 where the difference of two is above the gap, 0 where it is below its negation.
+
+    Nearer to 0 the two may come out as equal, or either way round: x is of executed values, whose
+    difference nobody computes.
+    """
+    gap = node.tensors["gap"]
+    # NaN settles nothing.
+    return Bounds((x.lower > gap).to(x.lower.dtype), (~(x.upper < -gap)).to(x.lower.dtype))
+
+
 def interval_equal(_node: Node, x: Bounds, y: Bounds) -> Bounds:
     """1 where both are one and the same point, 0 where they cannot meet."""
     points = (x.lower == x.upper) & (y.lower == y.upper) & (x.lower == y.lower)
@@ -178,5 +188,11 @@ flat(
     lambda node, x: (x == node.tensors["level"]).to(x.dtype),
     interval_level,
     open_output(interval_level),
+)
+flat(
+    "Exceeds",
+    lambda node, x: (x > 0).to(x.dtype),
+    interval_exceeds,
+    open_output(interval_exceeds),
 )
 flat("Equal", lambda node, x, y: (x == y).to(x.dtype), interval_equal, undecided_equal, mixes=True)

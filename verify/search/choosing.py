@@ -22,7 +22,7 @@ SPLITTABLE = ("Relu", "TwoPiece")
 """Operators whose neurons activation splitting can decide."""
 MIXING = ("MatMul", "Mul", "Softmax")
 """Nonlinear operators of several inputs each; their lines differ from part to part."""
-FLAT = ("Sign", "Floor", "Ceil", "ArgMax", "Trunc", "Level", "Equal", "Program")
+FLAT = ("Sign", "Floor", "Ceil", "ArgMax", "Trunc", "Level", "Exceeds", "Equal", "Program")
 """Nonlinear operators that gain nothing from points: only their bounds are known, or jump."""
 MOST_PROGRAMMED = 300
 """Up to so many neurons, linear programs over their signs get a share of the time."""
