@@ -5,6 +5,7 @@ The exit code is 2 if a file cannot be read.
 In place of a certificate, a counterexample as `verify prop --out` writes it is checked as well.
 """
 
+import errno
 import hashlib
 import sys
 from pathlib import Path
@@ -23,12 +24,9 @@ from verify.check.witness import check_witness
 
 def content(path: str) -> bytes:
     """A file's bytes."""
-    try:
-        if Path(path).stat().st_size > MOST_BYTES:
-            raise Refusal(f"{path} is larger than {MOST_BYTES} bytes")
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise Refusal(f"{path} cannot be read: {error.strerror}") from None
+    if Path(path).stat().st_size > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {MOST_BYTES} bytes", path)
+    return Path(path).read_bytes()
 
 
 def check(certificate: bytes, model: bytes, prop: bytes) -> str:
@@ -66,16 +64,15 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         files = [content(path) for path in arguments]
-    except Refusal as refusal:
-        print(f"error: {refusal}; check the path", file=sys.stderr)
+    except OSError as error:
+        why = f"{error.filename} cannot be read: {error.strerror}"
+        print(f"error: {why}; check the path", file=sys.stderr)
         return 2
     try:
         print("accepted:", check(*files))
-    except Refusal as refusal:
-        print(f"rejected: {refusal}")
-        return 1
-    except Exception as error:  # whatever else is wrong with a file, it proves nothing
-        print(f"rejected: {type(error).__name__}: {str(error)[:200]}")
+    except Exception as error:  # whatever is wrong with a file, it proves nothing
+        kind = "" if isinstance(error, Refusal) else f"{type(error).__name__}: "
+        print(f"rejected: {kind}{str(error)[:300]}")
         return 1
     return 0
 

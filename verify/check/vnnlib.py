@@ -164,24 +164,18 @@ def cut(ends: Ends, whole: Ends, rows: list[Row], inputs: int) -> list[Row]:
 def hull(values: list[Fraction], sign: int) -> Array:
     """Ends of a box in float64, moved outward (down for sign -1) to hold the float32 cast as well.
 
-    Whoever casts a decimal to float32 may land outside the decimal box by half a unit; that point
-    is covered too.
+    Whoever casts a decimal to float32 may land outside the decimal box by half a unit, in either
+    direction where two numbers are as near; that point is covered too.
     """
-    wide = np.empty(len(values))
-    for i, value in enumerate(values):
-        try:
-            near = float(value)
-        except OverflowError:
-            raise Refusal("a bound of an input is beyond float64") from None
-        inward = near > value if sign < 0 else near < value
-        wide[i] = np.nextafter(near, sign * np.inf) if inward else near
-    if (np.abs(wide) > float(np.finfo(np.float32).max)).any():
+    try:
+        near = np.array([float(value) for value in values])
+    except OverflowError:
+        raise Refusal("a bound of an input is beyond float64") from None
+    if (np.abs(near) >= float(np.finfo(np.float32).max)).any():
         raise Refusal("a bound of an input is beyond float32")
-    single = wide.astype(np.float32)
-    casts = [single, *(np.nextafter(single, np.float32(side * np.inf)) for side in (-1, 1))]
-    exact = np.stack([cast.astype(np.float64) for cast in casts])
-    off = np.abs(exact - wide)
-    # All that may be nearest; where two are, within the rounding of `wide`, both count.
-    nearest = off <= off.min(axis=0) + 2.0**-50 * np.abs(wide)
-    outward: Array = np.where(nearest, sign * exact, -np.inf).max(axis=0)
-    return sign * np.maximum(outward, sign * wide)
+    same = np.array([x == value for x, value in zip(near.tolist(), values, strict=True)])
+    # Past the decimal, so that its cast goes no further outward than this one's.
+    wide = np.nextafter(near, sign * np.inf)
+    wide = np.where(same & (near.astype(np.float32) == near), near, wide)
+    outward: Array = np.maximum(sign * wide, sign * wide.astype(np.float32).astype(np.float64))
+    return sign * outward
