@@ -390,3 +390,20 @@ def test_an_operator_set_may_be_named_twice_but_not_in_two_versions() -> None:
     proto.opset_import[-1].version += 1
     with pytest.raises(Refusal, match="one operator set"):
         read_model(proto.SerializeToString())
+
+
+def test_a_denormal_that_may_be_flushed_is_not_above_zero() -> None:
+    """relu(x) for x from 1e-40, executed with denormals taken for 0; a value that is too long."""
+    data = model([onnx.helper.make_node("Relu", ["x"], ["y"])], [1, 1], {}).SerializeToString()
+    for least, proved in ((1e-40, False), (1e-10, True)):
+        box = np.array([least]), np.array([1.0])
+        prop = box_property(*box, ["(<= Y_0 0.0)"], 1).encode()
+        cert = certificate_bytes(data, prop, [whole(1, Branch())])
+        if proved:
+            assert "holds" in check(cert, data, prop)
+        else:
+            with pytest.raises(Refusal, match="not proved"):
+                check(cert, data, prop)
+    long = model([onnx.helper.make_node("Relu", ["x"], ["y"])], [1, 2**21 + 1], {})
+    with pytest.raises(Refusal, match="more than"):
+        read_network(read_model(long.SerializeToString()))

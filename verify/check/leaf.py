@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from verify.check.bounds import SPARE, Bounds, Hints, Pass, Planes, crown, gamma
+from verify.check.bounds import SPARE, UNDERFLOW, Bounds, Hints, Pass, Planes, crown, gamma
 from verify.check.curves import UNIT
 from verify.check.network import Array, Network
 from verify.check.refusal import Refusal
@@ -34,7 +34,8 @@ Twice (60 + 1) * 2^-24 for each rounding of the exponent, and of exp itself, is 
 class Goal:
     """Rows over the outputs; of each clause, one must be > 0 everywhere.
 
-    `slack` is what rounding a rational constant to float64 may have cost.
+    `slack` is what rounding a rational constant to float64 may have cost, and an output that is
+    denormal and flushed to zero.
     """
 
     coeff: Array  # (row, outputs)
@@ -71,7 +72,7 @@ def goal_of(case: Case, outputs: int) -> Goal:
         for place, value in row.coefficients.items():
             coeff[i, place] = value
         const[i] = float(row.constant)
-        slack[i] = abs(const[i]) * 2.0**-52 + 2.0**-1000
+        slack[i] = abs(const[i]) * 2.0**-52 + 2.0**-1000 + UNDERFLOW * np.abs(coeff[i]).sum()
     numbers = np.array([number for number, _ in rows], dtype=np.int64)
     return Goal(coeff, const, slack, numbers, len(case.clauses))
 

@@ -17,6 +17,9 @@ Index = NDArray[np.int64]
 LARGEST = 2.0**60
 """Weights beyond this are refused, so that products of two of them stay far from overflow."""
 
+MOST = 2**21
+"""Of numbers in one value: what longer sums round is not paid for (`bounds.SPARE`)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Linear:

@@ -26,6 +26,8 @@ def read_network(model: Model) -> Network:
         reading.read(op)
     if model.output_name not in network.steps:
         raise Refusal("the model's output does not come from its operations")
+    if network.widest() > net.MOST:
+        raise Refusal(f"a value of the network holds more than {net.MOST} numbers")
     network.output_name = model.output_name
     return network
 
@@ -123,8 +125,6 @@ class Reading:
         """Integers that older files have as an attribute and newer ones as an input."""
         return [int(n) for n in np.ravel(op.attributes.get(name) or self.constant(op, place, []))]
 
-    # Moves of data.
-
     def read_identity(self, op: Operation, out: str) -> None:
         """y = x."""
         self.move(op.inputs[:1], out, lambda x: x)
@@ -198,8 +198,6 @@ class Reading:
         """Variables side by side."""
         axis = op.attributes["axis"]
         self.move(op.inputs, out, lambda *parts: np.concatenate(parts, axis))
-
-    # Affine maps.
 
     def read_matmul(self, op: Operation, out: str) -> None:
         """x·W for a constant matrix W; W·x only for a vector x."""
@@ -279,8 +277,6 @@ class Reading:
             for part in (factor, beta - mean * factor, np.abs(beta) + np.abs(mean * factor))
         ]
         self.enter(out, shape, net.Affine([(op.inputs[0], net.scale(full[0]))], full[1], full[2]))
-
-    # Windows on (1, channels, *space).
 
     def windows(self, op: Operation, kernel: Sequence[int]) -> tuple[int, Index, tuple[int, ...]]:
         """How many places a map has, those under each tap of each window, the map of windows.
