@@ -30,7 +30,12 @@ FIRST_STEP, LAST_STEP = 0.4, 0.01
 MOST_REFUSED = 40
 """Candidates that the confirmation may turn down in one call: more would cost more than they may
 bring."""
-MOST_LANES = 512
+MOST_LANES, LEAST_LANES = 512, 16
+DESCENT_SHARE = 0.5
+"""Of the time left, for one round of descents: on large networks fewer points go all their steps,
+rather than many some of them."""
+FORWARD_AND_BACK = 3.0
+"""What a step costs, in forward passes."""
 DECAY, SQUARE_DECAY = 0.9, 0.99
 """Adam's running means."""
 
@@ -131,7 +136,7 @@ class UnsafeSearch:
         starts = max(min(1, self.restarts), round(self.restarts * effort))
         wanted = starts * goal.clauses * len(lower)
         while found is None and wanted > 0 and not hunt.over():
-            lanes = hunt.lanes(min(wanted, MOST_LANES))
+            lanes = hunt.lanes(min(wanted, hunt.room(steps)))
             wanted -= len(lanes.clause)
             found = hunt.descend(lanes, steps)
             if found is None and hunt.flat:
@@ -169,6 +174,14 @@ class Hunt:
     refused: int = 0
     flat: bool = False
     rounds: int = 0
+    pace: float = 0.0
+    order: Tensor | None = None
+
+    def room(self, steps: int) -> int:
+        """How many descents of so many steps there is time for at once."""
+        each = FORWARD_AND_BACK * steps * self.pace
+        left = DESCENT_SHARE * max(0.0, self.deadline - time.monotonic())
+        return MOST_LANES if left >= MOST_LANES * each else max(LEAST_LANES, int(left / each))
 
     def over(self) -> bool:
         """Whether to stop."""
@@ -191,7 +204,7 @@ class Hunt:
         """Middles and random points; remembers the best for each clause."""
         box = torch.arange(count) % len(self.lower)
         kept_points, kept_rows, kept_box = [], [], []
-        size = min(count, 256)
+        size, began, done = min(count, 256), time.monotonic(), 0
         for start in range(0, count, size):
             part = box[start : start + size]
             points = self.uniform(part)
@@ -205,15 +218,19 @@ class Hunt:
             kept_points.append(points)
             kept_rows.append(rows)
             kept_box.append(part)
+            done += len(part)
             if self.over():
                 break
+        self.pace = (time.monotonic() - began) / done
         rows = torch.cat(kept_rows)
         finite = torch.where(torch.isfinite(rows), rows.abs(), 0.0)
         self.scale = finite.mean(dim=0).clamp(min=1e-12)
         loss = self.loss(rows)
         top = min(16, len(rows))
-        order = loss.topk(top, dim=0, largest=False).indices  # (top, clause)
-        clause = torch.arange(self.goal.clauses).expand(top, -1).flatten()
+        # Where few of many clauses can be tried, the likeliest.
+        self.order = loss.amin(dim=0).argsort()
+        order = loss.topk(top, dim=0, largest=False).indices[:, self.order]  # (top, clause)
+        clause = self.order.expand(top, -1).flatten()
         index = order.flatten()
         self.best = Lanes(torch.cat(kept_points)[index], torch.cat(kept_box)[index], clause)
         return None
@@ -243,6 +260,8 @@ class Hunt:
         clauses, boxes = self.goal.clauses, len(self.lower)
         number = torch.arange(count)
         clause, box = number % clauses, (number // clauses) % boxes
+        if self.order is not None:
+            clause = self.order[clause]
         points = self.uniform(box)
         if self.rounds == 1 and self.best is not None:
             known = self.best

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
 from torch import Tensor
 
 from attacks.errors import AttackInputError
-from attacks.unsafe import Goal, UnsafeSearch
+from attacks.unsafe import LEAST_LANES, MOST_LANES, Goal, Hunt, UnsafeSearch
 
 
 def goal(coeff: list[list[float]], const: list[float], clause: list[int]) -> Goal:
@@ -108,3 +109,40 @@ def test_misfits_are_refused() -> None:
         UnsafeSearch()(lambda x: x, high, low, goal([[1.0, 0.0]], [0.0], [0]), first)
     with pytest.raises(AttackInputError, match="needs rows"):
         Goal(torch.zeros(0, 2), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+
+
+def hunt(clauses: int, left: float) -> Hunt:
+    """A hunt over 20 inputs with so many clauses and so much time left."""
+    low, high = box(20)
+    coeff = torch.eye(clauses)
+    aim = Goal(coeff, torch.full((clauses,), -0.5), torch.arange(clauses))
+    deadline = time.monotonic() + left
+    return Hunt(lambda x: x, low, high, aim, first, deadline, torch.Generator().manual_seed(0))
+
+
+def test_as_many_descents_as_can_end() -> None:
+    """All of them where a step is cheap or unlimited, a few where none would get far."""
+    search = hunt(3, 10.0)
+    assert search.room(100) == MOST_LANES
+    search.pace = 1e-3  # 0.3 s a lane, 5 s for all
+    assert LEAST_LANES <= search.room(100) <= 17
+    assert 45 <= search.room(33) <= 51
+    search.pace = 1.0
+    assert search.room(100) == LEAST_LANES
+    search.deadline = math.inf
+    assert search.room(100) == MOST_LANES
+
+
+def test_the_likeliest_clauses_are_tried_first() -> None:
+    """Clause k needs a sum of distances below -k: clause 0 is the nearest, whatever its place."""
+    low, high = box(20)
+    far = torch.arange(40.0).flip(0)
+    aim = Goal(torch.ones(40, 1), far, torch.arange(40))
+    search = Hunt(narrow, low, high, aim, first, math.inf, torch.Generator().manual_seed(0))
+    assert search.sample(64) is None
+    assert search.order is not None
+    assert search.order.tolist() == list(range(39, -1, -1))
+    lanes = search.lanes(5)
+    assert lanes.clause.tolist() == [39, 38, 37, 36, 35]
+    mutant = torch.arange(5)
+    assert lanes.clause.tolist() != mutant.tolist()
