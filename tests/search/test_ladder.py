@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -101,7 +102,7 @@ def test_what_is_left_and_what_is_closed_is_all(seed: int) -> None:
     root = root_of(graph, plain, ActivationSplit().ascent, Budget())
     case = case_of(graph, seed, 0.4, shift=-0.3 * float(root.margin.min()))
     cut_off = 0
-    for checks in (86, 92, 100, 130):
+    for checks in (86, 100):
         tree, verdict = tree_of(graph, case, checks=checks)
         if tree.root is None or tree.cover.closed is None or verdict.proved:
             continue
@@ -137,6 +138,7 @@ def test_empty_parts_are_kept_for_larger_boxes() -> None:
     assert not uncovered(graph, small, [(root, domains)], [0, 1])
 
 
+@cache
 def radius_case(seed: int) -> tuple[Graph, Question, float] | None:
     """A small net, an input, and its exact radius; None where the judge gives up."""
     graph = dense_net(seed, (3, 10, 10, 3))
@@ -166,12 +168,11 @@ class Steps(Ladder):
 
 
 @pytest.mark.usefixtures("dividing")
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("seed", [1, 3])
 def test_any_order_of_radii_ends_around_the_exact_one(seed: int) -> None:
     """Up, down, past the radius and back: never above the exact radius, and close to it."""
     known = radius_case(seed)
-    if known is None:
-        pytest.skip("no exact radius to compare with")
+    assert known is not None
     graph, asked, exact = known
     judge = GraphJudge(graph)
     how = ActivationSplit(batch=4)
@@ -190,8 +191,7 @@ def test_planes_of_open_parts_certify_no_more_than_the_exact_radius() -> None:
     best = 0.0
     for seed in (1, 3):
         known = radius_case(seed)
-        if known is None:
-            continue
+        assert known is not None
         graph, asked, exact = known
         for checks in (70, 85):
             looks = iter(range(MOST))
@@ -219,7 +219,7 @@ def test_planes_of_open_parts_certify_no_more_than_the_exact_radius() -> None:
 
 def test_brackets_close_with_little_time() -> None:
     """`closed` keeps what is known when the time is over, and its ends hold."""
-    known = radius_case(3) or radius_case(4) or radius_case(5)
+    known = radius_case(3)
     assert known is not None
     graph, asked, exact = known
     judge = GraphJudge(graph)
@@ -232,7 +232,7 @@ def test_brackets_close_with_little_time() -> None:
 
 def test_a_witness_is_moved_towards_the_input() -> None:
     """The nearest misclassified point of the segment, still misclassified."""
-    known = radius_case(3) or radius_case(4) or radius_case(5)
+    known = radius_case(3)
     assert known is not None
     graph, asked, _ = known
     judge = GraphJudge(graph)
