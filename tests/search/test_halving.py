@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.nets import weights
 from tests.search.test_activation_split import Judge, case_of
+from tests.search.test_input_split import halfspaces, unconstrained
 from verify.graph.ir import Graph
 from verify.readers.builder import GraphBuilder
 from verify.search.activation_split import ActivationSplit
@@ -108,3 +109,25 @@ def test_a_budget_ends_it_and_the_plan_names_it() -> None:
     assert found.verdict is Verdict.UNKNOWN
     assert "time" in found.reason
     assert any("boxes whose" in step.why for step in plan(graph, case))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "product", "share"), [(4, False, 0.8), (600, True, 0.8), (600, False, 0.05)]
+)
+def test_boxes_go_first_where_a_network_is_small_or_multiplies(
+    inputs: int, product: bool, share: float
+) -> None:
+    """Signs leave products loose; elsewhere boxes only get a glance before halving."""
+    builder = GraphBuilder("x", (inputs,))
+    tensors = {"weight": torch.ones(3, inputs).double(), "bias": torch.zeros(3).double()}
+    dense = builder.add("Gemm", ("x",), "z", tensors=tensors)
+    waves, kinks = builder.add("Sin", (dense,), "s"), builder.add("Relu", (dense,), "r")
+    both = (waves, kinks)
+    settings = {} if product else {"signs": (1, 1)}
+    graph = builder.build(builder.add("Mul" if product else "Add", both, "y", settings=settings))
+    lower, upper = torch.zeros(inputs).double(), torch.zeros(inputs).double()
+    upper[:2] = 1.0
+    case = Case(lower, upper, unconstrained(inputs), (halfspaces([[1.0] * 3], [0.0]),))
+    steps = plan(graph, case)
+    assert "box is split" in steps[0].why
+    assert steps[0].share == share
