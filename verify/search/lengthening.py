@@ -35,6 +35,7 @@ def lengthened(tree: SignTree, root: Root) -> Outcome:
         if tree.witness is not None:
             return tree.outcome(Verdict.FALSIFIED)
         if bool((margin > 0).all()):
+            tree.cover.close(root, root.domains)
             return tree.outcome(again.worth)
     return tree.outcome(
         Verdict.UNKNOWN, reason="no neuron is left to split; the bounds are too loose"
