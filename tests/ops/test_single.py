@@ -13,7 +13,7 @@ from verify.bounders.crown import Crown
 from verify.graph.ir import Node
 from verify.graph.passes import single_node
 from verify.ops.affine import single_noise
-from verify.ops.conv import forward, pulled_single
+from verify.ops.conv import forward, is_single, pulled_single
 from verify.ops.registry import lookup, noise_of
 from verify.readers.builder import GraphBuilder
 from verify.traverse import propagate
@@ -146,3 +146,21 @@ def test_forward_is_not_touched() -> None:
     node = node_of(3, 3, 1, 1)
     x = torch.randn(1, 3, 8, 8, dtype=torch.float64)
     assert torch.equal(forward(node, x), forward(single_node(node), x))
+
+
+def test_no_rows_in_float32_where_it_may_be_something_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where torch may use bfloat16 for float32, rows stay in float64."""
+    node = single_node(node_of(3, 3, 1, 0))
+    rows = rows_of(node, "plain", 0)
+    assert is_single(node, rows)
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    assert not is_single(node, rows)
+    monkeypatch.delenv("ONEDNN_DEFAULT_FPMATH_MODE")
+    setting = getattr(torch.backends.mkldnn, "conv")  # noqa: B009
+    before = setting.fp32_precision
+    try:
+        setting.fp32_precision = "bf16"
+        assert not is_single(node, rows)
+    finally:
+        setting.fp32_precision = before
+    assert is_single(node, rows)
