@@ -88,7 +88,7 @@ class Diary:
     """
 
     graph: Graph
-    spare: float = 1e-4
+    spare: float = 1e-3
     sloped: list[Sloped] = field(default_factory=list)
     searched: list[Searched] = field(default_factory=list)
 
