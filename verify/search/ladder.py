@@ -55,6 +55,8 @@ ROUNDS = 3
 """How often such a grid is refined."""
 AT_ONCE = 256
 """Parts whose planes are pulled back at once."""
+ATTACK = "attack"
+"""What a counterexample of the refuter is called."""
 ENTRY_BYTES = 8
 """Of the memory granted, for a remembered number of a closed part, with what it takes to use it."""
 NOT_CLOSED = "complete search did not close the bracket; open below radius {:.6g}: {}"
@@ -165,8 +167,21 @@ class Ladder:
         except OutOfTime as error:
             outcome = tree.outcome(Verdict.UNKNOWN, reason=str(error))
         self.domains += outcome.domains
+        first = math.isinf(self.failed)
         self.learn(eps, tree, outcome, fresh=begin is None)
+        if first and math.isfinite(self.failed):
+            # Where no proof comes soon, a thorough attack may pay: once.
+            found = refute(case.lower[None], case.upper[None], effort=1.0)
+            if found is not None:
+                self.refuted(found, ATTACK)
         return outcome
+
+    def refuted(self, witness: Tensor, method: str) -> None:
+        """Lower the upper end to a counterexample, or to a nearer one behind it."""
+        point = nearest_on_segment(self.judge, self.asked, witness)
+        distance = float(self.asked.distance(point[None])[0])
+        if distance < self.bracket.attacked:
+            self.bracket = replace(self.bracket, attacked=distance, attack=method, witness=point)
 
     def noticed(self, progress: Progress) -> None:
         """Leave a search that nobody waits for."""
@@ -185,12 +200,8 @@ class Ladder:
                 raise InternalError("a proof over activations does not make up the whole space")
             return
         if outcome.witness is not None:
-            point = nearest_on_segment(self.judge, self.asked, outcome.witness)
-            distance = float(self.asked.distance(point[None])[0])
             self.failed = math.inf
-            self.bracket = replace(
-                self.bracket, attacked=distance, attack=outcome.method, witness=point
-            )
+            self.refuted(outcome.witness, outcome.method)
         else:
             self.failed = min(self.failed, eps)
         if tree.root is None or tree.cover.closed is None:
