@@ -21,7 +21,6 @@ NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 MOST_DIGITS = 1200
 """Of a number; the exact decimal of any float64 is shorter."""
 MOST_DEPTH = 100
-ZERO = Fraction(0)
 MOST_TERMS = 1_000_000
 """Of the disjunction that a property is multiplied out to."""
 
@@ -85,13 +84,14 @@ def disjunction(formula: Any, names: dict[str, int]) -> Terms:
             return all_of([disjunction(part, names) for part in parts])
         case ["<=" | "<", left, right] | [">=" | ">", right, left]:
             coefficients: dict[int, int] = {}
-            constant = ZERO
+            numbers: list[Fraction] = []
             for word, sign in ((left, 1), (right, -1)):
                 if isinstance(word, str) and word in names:
                     n = names[word]
                     coefficients[n] = coefficients.get(n, 0) + sign
                 else:
-                    constant += number(word) if sign > 0 else -number(word)
+                    numbers.append(number(word) if sign > 0 else -number(word))
+            constant = numbers[0] if len(numbers) == 1 else sum(numbers, Fraction(0))
             return [[Row({n: v for n, v in coefficients.items() if v}, constant)]]
     head = formula[0] if isinstance(formula, list) and formula else formula
     raise Refusal(f"the checker does not read {str(head)[:40]!r}, or not with such arguments")
@@ -154,9 +154,10 @@ def cut(ends: Ends, whole: Ends, rows: list[Row], inputs: int) -> list[Row]:
         if len(row.coefficients) > 1:
             raise Refusal("a constraint ties several variables of which one is an input")
         ((place, value),) = row.coefficients.items()
-        end, bound = (place, value > 0), -row.constant * value  # the coefficient is 1 or -1
+        above = value > 0  # the coefficient is 1 or -1
+        end, bound = (place, above), -row.constant if above else row.constant
         known = ends.get(end, whole.get(end))
-        if known is None or (bound < known if value > 0 else bound > known):
+        if known is None or (bound < known if above else bound > known):
             ends[end] = bound
     return clause
 
