@@ -17,8 +17,9 @@ from tests.contracts.samples import node as made
 from tests.soundness.exactly import dotted, drawn, exact
 from tests.soundness.test_exact_minima import case_of, narrow
 from verify.bounders import lp
-from verify.bounders.beta_proof import weighted_rows
+from verify.bounders.beta_proof import weighted_rows, with_cuts
 from verify.bounders.crown import Crown
+from verify.bounders.cuts import Cuts
 from verify.bounders.dense import dense_planes
 from verify.bounders.multipliers import ledger, through_kink
 from verify.bounders.planes import CrownPlanes, Goal
@@ -247,6 +248,36 @@ def test_kinks_pay_at_both_scales(scales: tuple[float, float]) -> None:
         for a, v, left, right in zip(*map(exact, (coeff, nu, low, high)), strict=True):
             total += min(-v * left, (a - v) * right, Fraction(0))
         assert Fraction(float(found.const)) - Fraction(float(found.error)) <= total
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_constants_and_coefficients_of_cuts_pay_for_their_sums(count: int) -> None:
+    """Multipliers times |P| - 1 and signs: at any values of v, beside rationals."""
+    columns = 6
+    for seed in range(20):
+        sign = drawn(seed, count, columns).sign().float()
+        sign[drawn(seed + 1, count, columns) > 0.5] = 0.0
+        cuts = Cuts(sign, torch.zeros(count).long(), torch.ones(count).double())
+        used = drawn(seed + 2, 1, count).abs().float()
+        zero = torch.zeros(1, 1, dtype=torch.float64)
+        domains = Sized(cut=used, clause=torch.zeros(1).long())
+        frame = SimpleNamespace(cuts=cuts, layers=())
+        form, _ = with_cuts(
+            cast(Any, None), cast(Any, frame), cast(Any, domains), LinearForm(zero, zero, zero)
+        )
+        assert form.error is not None
+        step = exact(used.double() @ sign.double())
+        rates = exact(used)
+        for v in ([Fraction(1)] * columns, [Fraction(int(s > 0)) for s in sign[0]]):
+            claim = Fraction(float(form.const)) - Fraction(float(form.error)) + dotted(step, v)
+            total = sum(
+                (
+                    rate * (dotted(exact(sign[k]), v) + 1 - int((sign[k] > 0).sum()))
+                    for k, rate in enumerate(rates)
+                ),
+                Fraction(0),
+            )
+            assert claim <= total
 
 
 class Sized(SimpleNamespace):
