@@ -66,6 +66,11 @@ def elu(scale: float, alpha: float) -> Truth:
     return lambda x: torch.where(x > 0, x, alpha * torch.expm1(x)) * scale
 
 
+def gelu_by_tanh(x: Tensor) -> Tensor:
+    """x·sigmoid(2u) with u = sqrt(2/pi)·(x + 0.044715·x^3)."""
+    return x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x.pow(3)))
+
+
 SELU = (float(np.float32(1.05070102214813232421875)), float(np.float32(1.67326319217681884765625)))
 """gamma and alpha of the ONNX standard."""
 TRUTH: dict[str, Truth] = {
@@ -78,6 +83,7 @@ TRUTH: dict[str, Truth] = {
     "Softplus": lambda x: x.abs().neg_().exp_().log1p_().add_(x.clamp(min=0)),
     "Erf": torch.erf,
     "Gelu": gelu,
+    "GeluTanh": gelu_by_tanh,
     "Sin": torch.sin,
     "Cos": torch.cos,
     "Pow2": torch.square,
@@ -97,7 +103,9 @@ DOMAINS: dict[str, Callable[[Tensor], Tensor]] = {
     "Cos": lambda x: x.abs() < FARTHEST,
 }
 """Where the rules claim anything; everywhere unless said."""
-COMPOSED = ("Softmax", "HardSigmoid", "HardSwish")
+COMPOSED = ("Softmax", "HardSigmoid", "HardSwish", "LogSoftmax", "LeakyRelu", "Celu")
+PAIRED = ("Softmax", "LogSoftmax")
+"""Of x and 0."""
 """Charged what the rules charge at a point: dearer to compute."""
 
 
@@ -120,14 +128,19 @@ class Worst:
 
 def model_of(op: str) -> onnx.ModelProto:
     """A one-node model."""
-    dims = [None, 2 if op == "Softmax" else 1]
+    dims = [None, 2 if op in PAIRED else 1]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name in ("x", "y")]
     node, constants = helper.make_node(op, ["x"], ["y"]), []
+    more = []
+    if op == "GeluTanh":
+        node = helper.make_node("Gelu", ["x"], ["y"], approximate="tanh")
+    if op == "LogSoftmax":  # as the last one it would be left out
+        node, more = helper.make_node(op, ["x"], ["z"]), [helper.make_node("Neg", ["z"], ["y"])]
     if op.startswith("Pow"):
         node = helper.make_node("Pow", ["x", "n"], ["y"])
         power = float(op.removeprefix("Pow"))
         constants = [helper.make_tensor("n", TensorProto.FLOAT, [], [power])]
-    graph = helper.make_graph([node], op, values[:1], values[1:], constants)
+    graph = helper.make_graph([node, *more], op, values[:1], values[1:], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
@@ -142,11 +155,12 @@ class Kernel:
     def executed(self, x: Single) -> Tensor:
         """What the runtime makes of the values, float64, shape (n, 1), or (n, 2) of a softmax."""
         found = self.session.run(None, {"x": self.fed(x)})[0]
-        return torch.from_numpy(found).to(torch.float64)
+        wide = torch.from_numpy(found).to(torch.float64)
+        return wide[:, :1] if self.op == "LogSoftmax" else wide
 
     def fed(self, x: Single) -> Single:
         """The values as inputs; those of a softmax are pairs with 0."""
-        return np.stack((x, np.zeros_like(x)), axis=1) if self.op == "Softmax" else x[:, None]
+        return np.stack((x, np.zeros_like(x)), axis=1) if self.op in PAIRED else x[:, None]
 
     def worst(self, x: Single) -> Worst:
         """The worst of some values."""
@@ -182,7 +196,9 @@ class Kernel:
             return lookup(node).forward(node, x), charge
         model = ModelFile(Path(self.op), "", b"", model_of(self.op), ())
         graph = read_model(model).graph
-        one, zero = torch.ones(len(x), 1, 1, dtype=x.dtype), torch.zeros(len(x), 1, dtype=x.dtype)
+        one = torch.zeros(len(x), 1, graph.output.size, dtype=x.dtype)
+        one[:, :, 0] = 1.0
+        zero = torch.zeros(len(x), 1, dtype=x.dtype)
         at = x.view(len(x), *graph.input.shape)
         low, high = (
             side * Interval()(Problem(graph, Box(at, at.clone()), Spec(side * one, zero))).margin
