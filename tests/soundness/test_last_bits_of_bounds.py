@@ -175,7 +175,7 @@ def test_weighted_rows_are_paid_at_both_scales(scales: tuple[float, float]) -> N
                 assert claim <= total
 
 
-@pytest.mark.parametrize("scales", [*SCALES, (1e6, 1.0)])
+@pytest.mark.parametrize("scales", [*SCALES, (1e6, 1.0), (1e-9, 1e-9)])
 @pytest.mark.parametrize("own", [(1.0, 0.3), (1e-9, 0.3e-9), (1.0, 0.0), (0.0, 1.0)])
 def test_constraints_of_inputs_are_added_and_paid(
     scales: tuple[float, float], own: tuple[float, float]
@@ -258,7 +258,7 @@ def test_constants_and_coefficients_of_cuts_pay_for_their_sums(count: int) -> No
         sign = drawn(seed, count, columns).sign().float()
         sign[drawn(seed + 1, count, columns) > 0.5] = 0.0
         cuts = Cuts(sign, torch.zeros(count).long(), torch.ones(count).double())
-        used = drawn(seed + 2, 1, count).abs().float()
+        used = (drawn(seed + 2, 1, count).abs() * torch.logspace(-12, 0, count)).float()
         zero = torch.zeros(1, 1, dtype=torch.float64)
         domains = Sized(cut=used, clause=torch.zeros(1).long())
         frame = SimpleNamespace(cuts=cuts, layers=())
