@@ -171,7 +171,7 @@ class Kernel:
         share = (gap / charge).masked_fill_(torch.isinf(charge) | (gap == 0), 0.0)
         flat = share.nan_to_num_(nan=torch.inf).flatten()
         place = int(flat.argmax())
-        values = flat[place], gap.flatten()[place], at[place // at.shape[1], 0]
+        values = flat[place], gap.flatten()[place], at[place // found.shape[1], 0]
         return Worst(*(float(v) for v in values), float(middle.flatten()[place]))
 
     def table(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,6 +185,8 @@ class Kernel:
             power, scale = x.clamp(max=0).exp_(), math.prod(SELU) if op == "Selu" else 1.0
             charge = power * known.relative + (1 + power) * (EXTRA_ROUNDINGS * UNIT_FLOAT32)
             charge *= scale
+            if op == "Selu":  # the scaling rounds what it makes, and what is linear above 0
+                charge += value.abs() * (EXTRA_ROUNDINGS * UNIT_FLOAT32)
         return value, charge.masked_fill_(value.abs() >= FLOAT32.largest, torch.inf)
 
     def point(self, x: Tensor) -> tuple[Tensor, Tensor]:
