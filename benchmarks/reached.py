@@ -53,7 +53,7 @@ PIECES: dict[str, tuple[str, str, Happened]] = {
     "base bounded anew": ("verify.search.sign_tree", "SignTree.sharpen", always),
     "small trees": ("verify.search.sign_tree", "SignTree.deepen", always),
     "leaf by a program": ("verify.search.sign_tree", "SignTree.finish", always),
-    "slopes for longer": ("verify.search.sign_tree", "SignTree.lengthen", always),
+    "slopes for longer": ("verify.search.sign_tree", "lengthened", always),
     "cuts made": ("verify.search.cutting", "Cutting.__call__", something),
     "cuts used": ("verify.bounders.cuts", "Cuts.kept_by", always),
     "programs clipped": ("verify.search.lp_clipping", "Clipper.__call__", clipped),
