@@ -109,6 +109,7 @@ def pull_back(
     into_box: bool = False,
     added: Mapping[str, LinearForm] | None = None,
     instead: Mapping[str, Callable[[LinearForm], LinearForm]] | None = None,
+    check: Callable[[], None] | None = None,
 ) -> LinearForm:
     """A linear form in the network's input that lower-bounds `form`, stated at node `start`.
 
@@ -126,6 +127,7 @@ def pull_back(
         added: forms to add on the way, by the node they are over, each an ancestor of `start` or
             `start` itself: multipliers of constraints on nodes, or rows of another node.
         instead: what takes a dense row past a node with one input, in place of its own rule.
+        check: called at every node that a row meets; raises where time is over.
 
     Returns:
         Coefficients of shape (batch, row, *input), or a window over the input.
@@ -135,6 +137,8 @@ def pull_back(
     for node in reversed(graph.nodes[1:]):
         if node.name not in pending:
             continue  # after `start`, or not an ancestor of it
+        if check is not None:
+            check()
         here = pending.pop(node.name)
         if added is not None and node.name in added:
             size = sizes[node.name] if sizes else None

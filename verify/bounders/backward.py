@@ -288,6 +288,7 @@ class BackwardPass:
             noise=noise,
             sizes=self.sizes,
             record=record,
+            check=self.budget.check,
             into_box=self.region.is_box
             and (graph is None or graph.input.name == self.graph.input.name),
         )

@@ -14,6 +14,7 @@ from threading import main_thread
 from typing import NoReturn
 
 from verify.cli.entry import main
+from verify.cli.overtime import Overtime
 
 COLLECT_AFTER = 100_000
 """New objects between two collections, in place of Python's 700 or 2,000. What is held in cycles,
@@ -23,6 +24,7 @@ tracebacks mostly, may take some megabytes longer to be freed; tensors are not h
 def run() -> NoReturn:
     """Run `verify` with the process's own arguments, and end the process."""
     gc.set_threshold(COLLECT_AFTER, 50, 100)
+    Overtime.own_process = True
     leave(main())
 
 

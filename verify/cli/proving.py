@@ -16,6 +16,7 @@ from verify.api import prove_property
 from verify.cli import parsing
 from verify.cli.failures import INTERRUPTED
 from verify.cli.growth import Growth, peak_memory
+from verify.cli.overtime import Overtime
 from verify.cli.refuting import refuters
 from verify.errors import SettingError
 from verify.network import Network, load
@@ -34,6 +35,7 @@ EXIT = {
     Verdict.FALSIFIED: 1,
     Verdict.UNKNOWN: 3,
 }
+OVERDUE = "one step outlasted the timeout by far, and was left; give more with --timeout"
 CERTIFYING = 600.0
 """Seconds for a certificate; what has none by then is said to have none."""
 
@@ -66,8 +68,10 @@ def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> i
             raise SettingError(
                 f"{option} is {path}, which lies in no folder that is there; make it"
             )
+    clock = Overtime(seconds, lambda: overdue(out, quiet))
     stated = read_vnnlib(asked.spec)
     network = load(asked.model)
+    clock.last_words = lambda: overdue(out, quiet, json, asked, network, stated)
     left = None if seconds is None else max(0.05, seconds - (time.monotonic() - started))
     diary = None
     if asked.certificate is not None:
@@ -85,6 +89,7 @@ def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> i
             semantics=asked.semantics.name,
             diary=diary,
         )
+    clock.answer()
     text = written(network, stated, decision)
     if out is not None:
         write_text(out, text)
@@ -99,6 +104,26 @@ def prove(asked: Asked, *, out: Path | None, json: str | None, quiet: bool) -> i
         for line in explained(decision, time.monotonic() - started):
             print(line, file=sys.stderr)
     return INTERRUPTED if decision.interrupted else EXIT[decision.verdict]
+
+
+def overdue(
+    out: Path | None,
+    quiet: bool,
+    json: str | None = None,
+    asked: Asked | None = None,
+    network: Network | None = None,
+    stated: StatedProperty | None = None,
+) -> None:
+    """Say "timeout", wherever an answer was to be said, of a step that did not end in time."""
+    decision = Decision(Verdict.UNKNOWN, "", reason=OVERDUE, late=True)
+    if out is not None:
+        write_text(out, "timeout\n")
+    if json is not None and asked is not None and network is not None and stated is not None:
+        write_record(json, asked, network, stated, decision, Growth(), float(asked.timeout or 0))
+    if json != "-":
+        print("timeout")
+    if not quiet:
+        print(OVERDUE, file=sys.stderr)
 
 
 def certified(asked: Asked, network: Network, stated: StatedProperty, diary: Diary | None) -> None:
