@@ -134,3 +134,17 @@ def test_the_widest_row_is_what_patches_hold() -> None:
     assert widest_row(graph, "third") >= pulled.coeff[0, 0].numel()
     assert widest_row(graph, "second") == 5 * 5 * 2
     assert widest_row(graph, "flat") == max(node.size for node in graph.nodes)
+
+
+def test_plain_bounds_in_float32_have_a_cone_too() -> None:
+    """In the network's own arithmetic; without maps there is nothing to leave out."""
+    graph = detector(0)
+    single = graph.to(torch.float32)
+    wide, found = cone(graph, of_cells(graph, (0, 7))), cone(single, of_cells(single, (0, 7)))
+    assert found
+    assert found.keys() == wide.keys()
+    assert all(torch.equal(found[name], wide[name]) for name in found)
+    asked = problem(graph, (0, 5))
+    exact = Crown(rounding=None)(asked, Budget()).margin
+    plain = Crown(rounding=None)(asked.to(torch.float32), Budget()).margin
+    torch.testing.assert_close(plain.double(), exact, rtol=1e-3, atol=1e-4)

@@ -25,6 +25,8 @@ def cone(graph: Graph, coeff: Tensor) -> dict[str, Tensor]:
         Masks of shape (entries,); nodes of which every entry may matter are left out, and so are
         those without height and width: dense layers read everything.
     """
+    if all(len(node.shape) != 3 for node in graph.nodes):
+        return {}
     wanted: dict[str, Tensor] = {}
     output = graph.output
     # NaN counts as read.
@@ -32,7 +34,9 @@ def cone(graph: Graph, coeff: Tensor) -> dict[str, Tensor]:
     for node in reversed(graph.nodes[1:]):
         if node.name not in wanted:
             continue
-        for name, read in zip(node.inputs, sources(node, wanted[node.name]), strict=True):
+        for name, read in zip(
+            node.inputs, sources(node, wanted[node.name], graph.dtype), strict=True
+        ):
             wanted[name] = read | wanted[name] if name in wanted else read
     return {
         node.name: wanted[node.name].flatten()
@@ -41,7 +45,7 @@ def cone(graph: Graph, coeff: Tensor) -> dict[str, Tensor]:
     }
 
 
-def sources(node: Node, wanted: Tensor) -> tuple[Tensor, ...]:
+def sources(node: Node, wanted: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
     """The entries of each input that the wanted entries of a node are computed from."""
     op = lookup(node)
     if op.relax is not None and op.pull_back is pull_back_lines:
@@ -51,12 +55,11 @@ def sources(node: Node, wanted: Tensor) -> tuple[Tensor, ...]:
     # The transpose of |W|, or of a movement: what it sends a 1 to is read.
     with torch.enable_grad():
         inputs = [
-            torch.zeros(1, *shape, dtype=torch.float64, requires_grad=True)
-            for shape in node.input_shapes
+            torch.zeros(1, *shape, dtype=dtype, requires_grad=True) for shape in node.input_shapes
         ]
         rule = op.forward if op.absolute is None else op.absolute
         reached = torch.autograd.grad(
-            rule(node, *inputs), inputs, wanted.to(torch.float64)[None], allow_unused=True
+            rule(node, *inputs), inputs, wanted.to(dtype)[None], allow_unused=True
         )
     return tuple(
         torch.zeros(shape, dtype=torch.bool) if grad is None else ~(grad[0] == 0)
