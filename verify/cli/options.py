@@ -163,6 +163,14 @@ class BoundOptions:
     iterations: Annotated[
         int, typer.Option(help="Of alpha-crown's slopes.", rich_help_panel=EFFORT)
     ] = 20
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Cores to use. Default: OMP_NUM_THREADS, or all.",
+            show_default=False,
+            rich_help_panel=EFFORT,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,21 @@ def positive(text: str | None, option: str) -> float | None:
     return value
 
 
+def threads(count: int | None) -> None:
+    """Let this process use so many cores; None leaves it as it is.
+
+    Raises:
+        SettingError: if it is not at least 1.
+    """
+    if count is None:
+        return
+    if count < 1:
+        raise SettingError(f"--threads is {count}, expected at least 1; correct it")
+    import torch  # not before: `verify --help` need not wait for it
+
+    torch.set_num_threads(count)
+
+
 def norm(text: str) -> float:
     """Infinity, 2 or 1."""
     try:

@@ -60,6 +60,9 @@ Certificate = Annotated[
 Memory = Annotated[
     str, typer.Option(metavar="SIZE", help="That the process may take: 2GB, 1500MB.")
 ]
+Threads = Annotated[
+    int | None, typer.Option(help="Cores to use. Default: OMP_NUM_THREADS, or all.")
+]
 Seed = Annotated[int, typer.Option(help="Of the attacks' random numbers.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Only the answer, without the counterexample.")
@@ -78,6 +81,7 @@ def prop(
     csv: Csv = None,
     certificate: Certificate = None,
     memory: Memory = "4GiB",
+    threads: Threads = None,
     seed: Seed = 0,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -98,9 +102,11 @@ def prop(
     Exit code: 0 unsat, 1 sat, 2 bad input, 3 unknown or timeout.
     """
     # Not before: `verify --help` need not wait for torch.
+    from verify.cli import parsing
     from verify.errors import SettingError
     from verify.values.semantics import semantics_of
 
+    parsing.threads(threads)
     kind = semantics_of(semantics)
     if not kind.executed and certificate is not None:
         raise SettingError(f"--certificate is about float32; leave out --semantics {semantics}")

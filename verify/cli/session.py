@@ -135,12 +135,13 @@ def default_range(x: Tensor) -> tuple[tuple[float, float] | None, str]:
 
 
 def bound_arguments(options: BoundOptions) -> BoundArguments:
-    """The options in the units of `verify.api`, checked before any work is done.
+    """The options in the units of `verify.api`, checked before any work is done; cores are set.
 
     Raises:
         SettingError: if one of them cannot be read, or is out of its range.
     """
     recipe(options.method, iterations=options.iterations)
+    parsing.threads(options.threads)
     memory = parsing.size(options.memory)
     granted(memory)
     if options.batch is not None and options.batch < 1:

@@ -8,7 +8,6 @@ refuter replays.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from verify.bounders.crew import available
 from verify.bounders.dense import dense_planes
 from verify.bounders.planes import CrownPlanes, Goal, PlaneBounder
 from verify.bounders.staged_planes import staged_planes
@@ -128,7 +128,7 @@ class InputSplit:
             return Outcome(proof_by(self.rounding), NAME, self.why, bound=float("inf"))
         if any(not len(clause) for clause in case.clauses):
             return self.unconditional(graph, case, refute)
-        workers = self.workers or processors()
+        workers = self.workers or available()
         root = down(case.lower), up(case.upper)
         bounder = bounder_for(graph, goal_of(case), self.rounding, *root)
         threads = torch.get_num_threads()
@@ -360,13 +360,6 @@ def bounder_for(
     if planes is not None:
         return planes
     return staged_planes(graph, goal, lower, upper, rounding) or CrownPlanes(graph, goal, rounding)
-
-
-def processors() -> int:
-    """How many we may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def known(values: Tensor) -> Tensor:
