@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from tests.check.models import box_property, dense_bytes, runs
@@ -375,3 +376,20 @@ def test_an_operator_set_may_be_named_twice_but_not_in_two_versions() -> None:
     proto.opset_import[-1].version += 1
     with pytest.raises(Refusal, match="one operator set"):
         read_model(proto.SerializeToString())
+
+
+def test_a_field_whose_key_is_too_long_is_refused() -> None:
+    """ONNX Runtime keeps 32 bits of it: alpha, which would not be seen, is 7 where it runs."""
+    node = onnx.helper.make_node("LeakyRelu", ["x"], ["y"])
+    proto = model([node], [1, 2], {})
+    plain = proto.graph.node[0].SerializeToString()
+    setting = onnx.helper.make_attribute("alpha", 7.0).SerializeToString()
+    hidden = plain + bytes([0x80 | 5 << 3 | 2, 0x80, 0x80, 0x80, 0x10, len(setting)]) + setting
+    proto.graph.ClearField("node")
+    graph = bytes([1 << 3 | 2, len(hidden)]) + hidden + proto.graph.SerializeToString()
+    proto.ClearField("graph")
+    data = proto.SerializeToString() + bytes([7 << 3 | 2, len(graph)]) + graph
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.float32([[-1, 2]])})[0].tolist() == [[-7, 2]]
+    with pytest.raises(Refusal, match="no known form"):
+        read_model(data)

@@ -91,7 +91,10 @@ def integers(data: memoryview) -> list[int]:
 
 
 def fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """Number, wire type and content of each field of a message."""
+    """Number, wire type and content of each field of a message.
+
+    Runtimes keep 32 bits of a key: of a longer one they may make a field that is read.
+    """
     at = 0
     while at < len(data):
         key, at = varint(data, at)
@@ -103,7 +106,7 @@ def fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
             at = start + size
         elif wire in (1, 5):
             at += 8 if wire == 1 else 4
-        if not number or wire in (3, 4, 6, 7) or at > len(data):
+        if not 0 < number < 2**29 or wire in (3, 4, 6, 7) or at > len(data):
             raise Refusal("the ONNX file has a field that is cut off, or of no known form")
         yield number, wire, data[start:at]
 
