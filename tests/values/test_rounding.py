@@ -49,3 +49,12 @@ def test_the_library_s_own_setting_is_seen(name: str, monkeypatch: pytest.Monkey
     assert not single_is_single()
     monkeypatch.setenv(name, "strict")
     assert single_is_single()
+
+
+def test_autocast_is_seen() -> None:
+    """It turns float32 into bfloat16 in products and convolutions of its thread."""
+    one = torch.full((1, 1, 1, 1), 1 + 2.0**-20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.nn.functional.conv_transpose2d(one, one).dtype == torch.bfloat16
+        assert not single_is_single()
+    assert single_is_single()

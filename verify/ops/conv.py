@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from math import prod
 
@@ -13,6 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from verify.graph.ir import Node
 from verify.ops.affine import affine, magnitude_of
+from verify.values.rounding import single_is_single
 
 CONVOLVE: dict[int, Callable[..., Tensor]] = {
     1: functional.conv1d,
@@ -131,15 +131,7 @@ def pulled_single(coeff: Tensor, node: Node, **settings: object) -> Tensor:
 
 def is_single(node: Node, coeff: Tensor) -> bool:
     """Whether rows are pulled through this node in float32 although they are in float64."""
-    return "single" in node.settings and coeff.dtype == torch.float64 and float32_is_float32()
-
-
-def float32_is_float32() -> bool:
-    """Whether nobody allowed torch to convolve float32 numbers in bfloat16 or TF32."""
-    library = torch.backends.mkldnn
-    ways = (torch.backends, library, getattr(library, "conv", None))
-    allowed = all(getattr(way, "fp32_precision", "none") in ("none", "ieee") for way in ways)
-    return allowed and os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT").upper() == "STRICT"
+    return "single" in node.settings and coeff.dtype == torch.float64 and single_is_single()
 
 
 def tiles(node: Node) -> bool:

@@ -35,7 +35,10 @@ rounding is relative; this pays for sums of up to 2**17 (float32) and 2**22 (flo
 
 
 def single_is_single() -> bool:
-    """Whether torch computes float32 products in float32: nobody allowed bfloat16 or TF32."""
+    """Whether torch computes float32 products in float32: nobody allowed bfloat16 or TF32.
+
+    Autocast is of one thread, and leaves float64 alone.
+    """
     backends: Any = torch.backends  # typed by hand, without these
     mkldnn = backends.mkldnn
     allowed = (backends.fp32_precision, mkldnn.fp32_precision)
@@ -43,6 +46,7 @@ def single_is_single() -> bool:
     modes = (os.environ.get(f"{name}_DEFAULT_FPMATH_MODE", "") for name in ("ONEDNN", "DNNL"))
     return (
         torch.get_float32_matmul_precision() == "highest"
+        and not torch.is_autocast_enabled("cpu")
         and all(word in ("none", "ieee") for word in (*allowed, *parts))
         and all(mode.upper() in ("", "STRICT") for mode in modes)
     )
