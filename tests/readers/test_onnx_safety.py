@@ -98,6 +98,13 @@ REFUSED: dict[str, tuple[onnx.ModelProto, type[VerifyError], str]] = {
         ModelError,
         "not positive",
     ),
+    "flushed variance": (
+        one(
+            "BatchNormalization", (1, 1), *[np.float32([v]) for v in (1, 0, 0, 1e-42)], epsilon=0.0
+        ),
+        ModelError,
+        "all but 0",
+    ),
     "negative stride": (
         one("Conv", (1, 1, 5), random(1, 1, 2), strides=[-1]),
         ModelError,

@@ -213,7 +213,10 @@ def operation(entry: Message) -> Operation:
 
 def read_model(data: bytes) -> Model:
     """The network in a file's bytes."""
-    model = message(memoryview(unpacked(data)), "model")
+    data = unpacked(data)
+    if data[4:8] == b"ORTM":
+        raise Refusal("ONNX Runtime takes the file for one in a format of its own")
+    model = message(memoryview(data), "model")
     graph = model["graph"]
     versions = {o["version"] for o in model["opset_import"] if o["domain"] in ("", "ai.onnx")}
     if model["functions"] or graph["sparse_initializer"]:

@@ -14,6 +14,8 @@ from verify.check.refusal import Refusal
 
 OLDEST = 7
 """Operator set: before it, sums and products broadcast by attributes, and Dropout may train."""
+TINY = 2.0**-100
+"""Variances above this are the same, up to rounding, if denormals are flushed to zero."""
 
 
 def read_network(model: Model) -> Network:
@@ -268,8 +270,8 @@ class Reading:
         shape = self.shape(op.inputs[0])
         gamma, beta, mean, var = (self.constant(op, place) for place in range(1, 5))
         epsilon = setting(op, "epsilon", float(np.float32(1e-5)))
-        if setting(op, "training_mode", 0) or not ((var >= 0) & (var + epsilon > 0)).all():
-            raise Refusal("BatchNormalization in training mode, or with a variance <= 0")
+        if setting(op, "training_mode", 0) or not ((var >= 0) & (var + epsilon > TINY)).all():
+            raise Refusal("BatchNormalization in training mode, or with a variance of nearly 0")
         factor = gamma / np.sqrt(var + epsilon)
         wide = (1, -1, *[1] * (len(shape) - 2))
         full = [

@@ -37,6 +37,8 @@ class Windows:
 
 MAX_TAPS = 2**28
 """Most entries of all windows of one node together (2 GB unrolled in float64)."""
+TINY = 2.0**-100
+"""Variances above this are the same, up to rounding, if denormals are flushed to zero."""
 
 
 def refuse_many(node: OnnxNode, windows: Windows, channels: int) -> None:
@@ -191,8 +193,8 @@ def read_batch_normalization(importer: Importer, node: OnnxNode) -> list[Value]:
     if any(tuple(t.shape) != (channels,) for t in (scale, bias, mean, variance)):
         raise node.invalid(f"its parameters do not have one entry for each of {channels} channels")
     epsilon = node.number("epsilon", 1e-5)
-    if bool((variance + epsilon <= 0).any()):
-        raise node.invalid(f"a variance plus epsilon ({epsilon}) is not positive")
+    if bool((variance + epsilon <= TINY).any()):
+        raise node.invalid(f"a variance plus epsilon ({epsilon}) is not positive, or all but 0")
     factor = scale / (variance + epsilon).sqrt()
     shape = (channels, *[1] * (len(value.shape) - 2))
     shift = (bias - mean * factor).view(shape)
