@@ -100,6 +100,21 @@ class Planes:
     error: Array
     least: Array
 
+    def of(self, boxes: np.ndarray, rows: np.ndarray) -> "Planes":
+        """Some rows on some boxes."""
+        parts = (self.coeff, self.const, self.error, self.least)
+        return Planes(*(part[boxes[:, None], rows] for part in parts))
+
+    def or_better(self, other: "Planes") -> "Planes":
+        """Of each row the plane with the larger least."""
+        better = other.least > self.least
+        return Planes(
+            np.where(better[:, :, None], other.coeff, self.coeff),
+            np.where(better, other.const, self.const),
+            np.where(better, other.error, self.error),
+            np.where(better, other.least, self.least),
+        )
+
 
 @dataclass
 class Pass:
@@ -203,11 +218,13 @@ class Pass:
         hints: Hints,
         *,
         interval: bool = False,
+        met: dict[str, Array] | None = None,
     ) -> Planes:
         """Linear functions of the input below the sum of rows·value(start) + const - error.
 
         With `interval`, rows are also bounded over the values of each Relu that they pass. NaN and
-        infinities in the end count as nothing proved: -inf.
+        infinities in the end count as nothing proved: -inf. `met` is filled with the rows as they
+        arrive at each step that bends.
         """
         pending = dict(starts)
         best = np.full(const.shape, -np.inf)
@@ -224,6 +241,8 @@ class Pass:
                 flat = here.reshape(-1, here.shape[2])
                 moved = [(s, m.adjoint(flat).reshape(*here.shape[:2], -1)) for s, m in step.parts]
             else:
+                if met is not None:
+                    met[name] = here
                 if interval and not pending:
                     best = np.maximum(best, self.over_box(name, here, const, error))
                 row, const, error = self.through(name, here, const, error, hints)

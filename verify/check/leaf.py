@@ -9,9 +9,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from verify.check.bounds import SPARE, UNDERFLOW, Bounds, Hints, Pass, Planes, crown, gamma
+from verify.check.bounds import (
+    SPARE,
+    UNDERFLOW,
+    Bounds,
+    Hints,
+    Pass,
+    Planes,
+    crown,
+    gamma,
+    times,
+)
 from verify.check.curves import UNIT
-from verify.check.network import Array, Network
+from verify.check.network import Affine, Array, Network
 from verify.check.refusal import Refusal
 from verify.check.vnnlib import Case
 
@@ -21,6 +31,8 @@ SHRUNK = 0.9
 """A box is bounded again if an edge has shrunk to less than this share."""
 STEPS = 20
 """In the search for weights."""
+CLIMB = tuple(0.4 * 0.7**i for i in range(6))
+"""Steps of slopes, of [0, 1]."""
 
 
 NEAR, ORDER = 60.0, 2.0**-14
@@ -132,12 +144,17 @@ def settled(
         most = -least
         for k, clause in enumerate(clauses.tolist()):
             mine = (goal.clause == clause).nonzero()[0]
-            out = combined(done, planes, mine) > 0 if len(mine) > 1 else np.zeros(1, dtype=bool)
-            left, right, empty = cut_down(planes, mine, low[waiting], high[waiting])
-            proved[waiting, k] |= out | empty
-            open_ = ~proved[waiting, k, None]
-            least = np.where(open_, np.minimum(least, left), least)
-            most = np.where(open_, np.maximum(most, right), most)
+            boxes = (~proved[waiting, k]).nonzero()[0]
+            if not len(boxes):
+                continue
+            plain, at = planes.of(boxes, mine), waiting[boxes]
+            one = combined(done.of(boxes), goal, plain, mine)
+            left, right, empty = cut_down([plain, one], low[at], high[at])
+            proved[at, k] = (one.least[:, 0] > 0) | empty
+            open_ = ~proved[at, k]
+            left, right, boxes = left[open_], right[open_], boxes[open_]
+            least[boxes] = np.minimum(least[boxes], left)
+            most[boxes] = np.maximum(most[boxes], right)
         again = ~proved[waiting].all(axis=1)
         shrunk = (most - least < SHRUNK * (high[waiting] - low[waiting])).any(axis=1)
         low[waiting[again]], high[waiting[again]] = least[again], most[again]
@@ -147,43 +164,86 @@ def settled(
     return Settled(proved, slopes)
 
 
-def combined(done: Pass, planes: Planes, rows: np.ndarray) -> Array:
-    """A lower bound of some convex combination of rows, (box,): if > 0, they are never all <= 0.
+def combined(done: Pass, goal: Goal, plain: Planes, rows: np.ndarray) -> Planes:
+    """One row, a convex combination of some: where it is > 0, they are never all <= 0.
 
-    The weights are looked for by exponentiated subgradient steps; any weights give a valid bound.
+    Its slopes are moved along their gradient (Danskin), so that it may be larger than each of them.
+    Any weights and slopes give a valid bound.
     """
-    coeff, const = planes.coeff[:, rows], (planes.const - planes.error)[:, rows]
+    weight = weights(done, plain)[:, None]
+    output = done.values[done.network.output_name].magnitude()
+    coeff, const = weight @ goal.coeff[rows], weight @ goal.const[rows]
+    sizes = times(weight @ np.abs(goal.coeff[rows]), output) + weight @ np.abs(goal.const[rows])
+    error = (weight @ goal.slack[rows] + gamma(len(rows)) * sizes) * SPARE
+    alpha: dict[str, Array] = {}
+    best = None
+    for step in CLIMB:
+        met: dict[str, Array] = {}
+        starts = {done.network.output_name: coeff}
+        now = done.planes(starts, const, error, Hints(alpha), interval=True, met=met)
+        best = now if best is None else best.or_better(now)
+        if (best.least > 0).all():
+            break
+        alpha = climbed(done, now, alpha, met, step)
+    assert best is not None
+    return best
+
+
+def climbed(
+    done: Pass, now: Planes, alpha: dict[str, Array], met: dict[str, Array], step: float
+) -> dict[str, Array]:
+    """Slopes after one step: at the row's minimiser x, d least / d slope = (row > 0)·z(x)."""
     x = done.values[done.network.input_name]
-    weight = np.full(const.shape, 1.0 / len(rows))
+    values = {done.network.input_name: np.where(now.coeff[:, 0] > 0, x.lower, x.upper)}
+    moved = {}
+    for name, node in done.network.steps.items():
+        if isinstance(node, Affine):
+            parts = (linear.apply(values[source]) for source, linear in node.parts)
+            values[name] = node.bias + sum(parts, np.zeros(1))
+            continue
+        lines, z = done.lines(name), values[node.source]
+        row = met[name][:, 0] if name in met else np.zeros_like(lines.high)
+        low = alpha[name][:, 0] if name in alpha else lines.low
+        below = above = z
+        if lines.sources is not None:
+            below, above = (np.take_along_axis(z, at, axis=1) for at in lines.sources)
+        if lines.free is not None:
+            gain = np.maximum(row, 0.0) * z * lines.free
+            size = np.abs(gain)
+            change = gain / (size + size.mean(axis=1, keepdims=True) + 1e-300)
+            moved[name] = np.clip(low + step * change, 0.0, 1.0)[:, None]
+        offset = 0.0 if lines.below is None else lines.below
+        values[name] = np.where(row > 0, low * below + offset, lines.high * above + lines.above)
+    return moved
+
+
+def weights(done: Pass, planes: Planes) -> Array:
+    """Weights of rows, (box, row), by exponentiated subgradient steps on their planes."""
+    const = planes.const - planes.error
+    x = done.values[done.network.input_name]
+    weight = np.full(const.shape, 1.0 / const.shape[1])
     best, best_weight = np.full((len(const), 1), -np.inf), weight
-    for step in range(STEPS):
-        mixed = np.matmul(weight[:, None], coeff)[:, 0]
+    for step in range(STEPS if const.shape[1] > 1 else 0):
+        mixed = np.matmul(weight[:, None], planes.coeff)[:, 0]
         point = np.where(mixed > 0, x.lower, x.upper)
-        worth = np.matmul(coeff, point[:, :, None])[:, :, 0] + const
+        worth = times(planes.coeff, point) + const
         value = (weight * worth).sum(axis=1, keepdims=True)
         best_weight = np.where(value > best, weight, best_weight)
         best = np.maximum(best, value)
         scale = np.abs(worth).max(axis=1, keepdims=True) + 1e-300
         weight = weight * np.exp(2.0 / (1.0 + step) ** 0.5 * worth / scale)
         weight = weight / weight.sum(axis=1, keepdims=True)
-    weight = np.where(np.isfinite(best_weight), best_weight, 0.0)
-    mixed = np.matmul(weight[:, None], coeff)
-    sizes = np.matmul(np.abs(coeff), x.magnitude()[:, :, None])[:, :, 0] + np.abs(const)
-    rounding = gamma(len(rows)) * (weight * sizes).sum(axis=1, keepdims=True)
-    total = (weight * const).sum(axis=1, keepdims=True)
-    found: Array = done.over_box(done.network.input_name, mixed, total, rounding)[:, 0]
-    return found
+    return np.where(np.isfinite(best_weight), best_weight, 0.0)
 
 
-def cut_down(
-    planes: Planes, rows: np.ndarray, low: Array, high: Array
-) -> tuple[Array, Array, np.ndarray]:
-    """Boxes cut down to where all rows may be <= 0, and which of them are empty.
+def cut_down(cuts: list[Planes], low: Array, high: Array) -> tuple[Array, Array, np.ndarray]:
+    """Boxes cut down to where no plane is > 0, and which of them are empty.
 
     a_i x_i <= -b - sum over j of min(a_j l_j, a_j u_j), j other than i, for each input i; computed
     in float64 and moved outward past its rounding.
     """
-    for row in [*rows, *rows] if len(rows) > 1 else rows:
+    rows = [(planes, row) for planes in cuts for row in range(planes.coeff.shape[1])]
+    for planes, row in [*rows, *rows] if len(rows) > 2 else rows:
         a = planes.coeff[:, row]
         ends = np.abs(a) * np.maximum(np.abs(low), np.abs(high))
         terms = np.minimum(a * low, a * high)
