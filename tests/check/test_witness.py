@@ -72,3 +72,27 @@ def test_an_end_that_is_no_float32_number_is_met_by_its_nearest() -> None:
     other = np.float32([np.nextafter(near[0], np.float32(1)), 0.0])
     with pytest.raises(Refusal, match="none of the property's boxes"):
         check(written(other), MODEL, prop)
+
+
+def test_an_end_of_a_strict_comparison_is_outside() -> None:
+    """X_0 < 0.25 leaves out 0.25, in whatever order it is said; and X_0 = 0.1 as well as less."""
+    prop = stated(VALUE + 0.01).decode()
+    assert "holds" in check(written(POINT), MODEL, (prop + "(assert (<= X_0 0.25))").encode())
+    for more in (
+        "(< X_0 0.25)",
+        "(> 0.25 X_0)",
+        "(> X_0 0.25)",
+        "(<= X_0 0.25))(assert (< X_0 0.25)",
+    ):
+        for text in (
+            f"{prop}(assert {more})",
+            prop.replace("(assert", f"(assert {more})(assert", 1),
+        ):
+            with pytest.raises(Refusal, match="none of the property's boxes"):
+                check(written(POINT), MODEL, text.encode())
+    both = "(assert (<= X_0 0.1))(assert (>= X_0 0.1))"
+    near = np.float32([0.1, -0.5])
+    wide = stated(99.0).decode()
+    assert "holds" in check(written(near), MODEL, (wide + both).encode())
+    with pytest.raises(Refusal, match="none of the property's boxes"):
+        check(written(near), MODEL, (wide + both + "(assert (< X_0 0.1))").encode())

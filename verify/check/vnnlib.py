@@ -1,7 +1,7 @@
 """A VNN-LIB property, read exactly: boxes of inputs and unsafe clauses of outputs, in rationals.
 
 Read are declarations, and assertions built of and, or, <=, >=, <, > between variables and numbers.
-A strict comparison is treated as if equality were unsafe too, which is harder to prove.
+For proofs a strict comparison is one that equality meets, too, which is harder to prove.
 """
 
 import math
@@ -31,21 +31,27 @@ class Row:
 
     coefficients: dict[int, int]
     constant: Fraction
+    strict: bool = False
 
 
 @dataclass(frozen=True)
 class Case:
-    """A box of inputs, and clauses of outputs that are unsafe there."""
+    """A box of inputs, and clauses of outputs that are unsafe there.
+
+    `open` names the ends that lie outside of the box, being those of strict comparisons.
+    """
 
     lower: list[Fraction]
     upper: list[Fraction]
     clauses: list[list[Row]]
+    open: frozenset[tuple[int, bool]] = frozenset()
 
 
 Terms = list[list[Row]]
 """A disjunction of conjunctions; outputs are numbered after the inputs."""
-Ends = dict[tuple[int, bool], Fraction]
-"""The end of an input, by its number: False for the lower one, True for the upper one."""
+Ends = dict[tuple[int, bool], tuple[Fraction, bool]]
+"""The end of an input, by its number: False for the lower one, True for the upper one; and whether
+it is strict."""
 
 
 def parsed(text: str) -> list[Any]:
@@ -92,7 +98,8 @@ def disjunction(formula: Any, names: dict[str, int]) -> Terms:
                 else:
                     numbers.append(number(word) if sign > 0 else -number(word))
             constant = numbers[0] if len(numbers) == 1 else sum(numbers, Fraction(0))
-            return [[Row({n: v for n, v in coefficients.items() if v}, constant)]]
+            strict = len(formula[0]) == 1
+            return [[Row({n: v for n, v in coefficients.items() if v}, constant, strict)]]
     head = formula[0] if isinstance(formula, list) and formula else formula
     raise Refusal(f"the checker does not read {str(head)[:40]!r}, or not with such arguments")
 
@@ -137,8 +144,9 @@ def read_property(text: str, inputs: int, outputs: int) -> list[Case]:
             ends = whole | own
             if len(ends) < 2 * inputs:
                 raise Refusal("an input is not bounded on both sides")
-            lower, upper = ([ends[i, side] for i in range(inputs)] for side in (False, True))
-            joined[key] = Case(lower, upper, [])
+            lower, upper = ([ends[i, side][0] for i in range(inputs)] for side in (False, True))
+            open_ = frozenset(end for end, (_, strict) in ends.items() if strict)
+            joined[key] = Case(lower, upper, [], open_)
         joined[key].clauses.append(clause)
     return list(joined.values())
 
@@ -149,7 +157,7 @@ def cut(ends: Ends, whole: Ends, rows: list[Row], inputs: int) -> list[Row]:
     for row in rows:
         if not row.coefficients or min(row.coefficients) >= inputs:
             own = {n - inputs: value for n, value in row.coefficients.items()}
-            clause.append(Row(own, row.constant))
+            clause.append(Row(own, row.constant, row.strict))
             continue
         if len(row.coefficients) > 1:
             raise Refusal("a constraint ties several variables of which one is an input")
@@ -157,8 +165,10 @@ def cut(ends: Ends, whole: Ends, rows: list[Row], inputs: int) -> list[Row]:
         above = value > 0  # the coefficient is 1 or -1
         end, bound = (place, above), -row.constant if above else row.constant
         known = ends.get(end, whole.get(end))
-        if known is None or (bound < known if above else bound > known):
-            ends[end] = bound
+        if known is None or (bound < known[0] if above else bound > known[0]):
+            ends[end] = bound, row.strict
+        elif bound == known[0] and row.strict:
+            ends[end] = known[0], True
     return clause
 
 

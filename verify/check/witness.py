@@ -60,9 +60,14 @@ def check_witness(text: str, network: Network, cases: list[Case]) -> str:
 def holds(case: Case, values: list[Fraction]) -> bool:
     """Whether a point lies in the box, exactly; a float32 nearest to an end counts as inside.
 
-    Where the box holds no float32 number in some direction, its nearest one stands for it.
+    Where the box holds no float32 number in some direction, its nearest one stands for it. An end
+    that a strict comparison gives is outside.
     """
-    for low, value, high in zip(case.lower, values, case.upper, strict=True):
+    for i, (low, value, high) in enumerate(zip(case.lower, values, case.upper, strict=True)):
+        if any(value == end and (i, side) in case.open for side, end in enumerate((low, high))):
+            return False
+        if low == high and {(i, False), (i, True)} & case.open:
+            return False
         cast = [Fraction(float(np.float32(float(end)))) for end in (low, high)]
         narrow = cast[0] < low and cast[1] < low or cast[0] > high and cast[1] > high
         if not (low <= value <= high or ((low == high or narrow) and value in cast)):
