@@ -247,3 +247,31 @@ def test_a_form_over_another_shape_is_refused() -> None:
     region = ball(torch.zeros(1, 3), 0.1)
     with pytest.raises(ShapeError, match="pull_back"):
         region.minimise(LinearForm(torch.zeros(1, 1, 4).double(), torch.zeros(1, 1).double()))
+
+
+@pytest.mark.parametrize("kind", ["constants", "inputs", "tiny"])
+def test_minima_of_rigorous_forms_are_never_above_the_exact_ones(kind: str) -> None:
+    """Numbers that cancel with the constant, among themselves, or constants alone, in rationals."""
+    above = 0
+    for seed in range(100):
+        make = torch.Generator().manual_seed(seed)
+        base, width = (0.0, 2.0**-20) if kind == "tiny" else (100.0, 1.0)
+        lower = base + width * torch.randn(1, 3, generator=make, dtype=torch.float64)
+        upper = lower + width * torch.rand(1, 3, generator=make, dtype=torch.float64)
+        coeff = torch.randn(1, 4, 3, generator=make, dtype=torch.float64)
+        const = torch.randn(1, 4, generator=make, dtype=torch.float64)
+        if kind == "inputs":
+            coeff[..., -1] = -(coeff[..., :-1] @ lower[0, :-1]) / lower[0, -1]
+            const = torch.zeros(1, 4, dtype=torch.float64)
+        elif kind == "constants":
+            const = -(coeff[0] @ lower[0])[None]
+        form = LinearForm(coeff, const, torch.zeros(1, 4, dtype=torch.float64))
+        found = Box(lower, upper).minimise(form)[0]
+        for row in range(4):
+            exact = Fraction(float(const[0, row]))
+            for a, low, high in zip(coeff[0, row], lower[0], upper[0], strict=True):
+                ends = (Fraction(float(low)), Fraction(float(high)))
+                exact += min(Fraction(float(a)) * end for end in ends)
+            assert Fraction(float(found[row])) <= exact
+            above += exact - Fraction(float(found[row])) > Fraction(1, 10**9)
+    assert above == 0
