@@ -6,9 +6,11 @@ import json
 import re
 from pathlib import Path
 
+import onnx
 import pytest
 
 from tests.cli.commands import Run, write_identity
+from tests.readers.onnx_models import model
 from verify.cli import proving
 from verify.cli.growth import Growth
 from verify.search.complete import Decision
@@ -38,6 +40,21 @@ def test_unsat_is_exit_code_0(tmp_path: Path, net: str, verify: Run) -> None:
     done = verify("prop", net, spec(tmp_path, BOX + "(assert (<= Y_1 0.49))"))
     assert (done.code, done.out) == (0, "unsat\n")
     assert re.search(r"unsat by \w+, \d+\.\d+ s, \d+ domains \(\d+/s\), \d+ MiB", done.err)
+
+
+def test_a_network_without_weights_is_searched(tmp_path: Path, verify: Run) -> None:
+    """A lone Relu: nothing but its dtype tells the search in float32 what to compute in."""
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    path = tmp_path / "relu.onnx"
+    onnx.save(model([node], [1, 2], {}), path)
+    for bound, answer in (("1.01", "unsat"), ("0.5", "sat")):
+        box = BOX.replace("(>= X_0 0)", "(>= X_0 -1)")
+        done = verify("prop", path, spec(tmp_path, box + f"(assert (>= Y_0 {bound}))"), "-q")
+        assert done.out.split() == [answer]
+    strict = BOX.replace("(<= X_0 1)", "(< X_0 1)").replace("(>= X_0 0)", "(>= X_0 -1)")
+    done = verify("prop", path, spec(tmp_path, strict + "(assert (>= Y_0 1))"), "-q")
+    assert "Traceback" not in done.err
+    assert done.code in (0, 3)
 
 
 def test_growth_is_marked_at_doublings_and_begins_anew() -> None:

@@ -104,10 +104,12 @@ class Graph:
         nodes: in topological order, node 0 the input.
         tail: an order-preserving operator that the file applies after the last node and that was
             left out ("Softmax", "LogSoftmax"), or None. Margins are stated before it.
+        without: the dtype to compute in where there are no weights to tell it.
     """
 
     nodes: tuple[Node, ...]
     tail: str | None = None
+    without: torch.dtype = torch.float64
 
     @property
     def input(self) -> Node:
@@ -121,12 +123,12 @@ class Graph:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the weights (float64 if there are none)."""
+        """The dtype of the weights."""
         for node in self.nodes:
             for tensor in node.tensors.values():
                 if tensor.is_floating_point():
                     return tensor.dtype
-        return torch.float64
+        return self.without
 
     def node(self, name: str) -> Node:
         """The node of that name; KeyError if there is none."""
@@ -143,6 +145,7 @@ class Graph:
 
         return replace(
             self,
+            without=dtype,
             nodes=tuple(
                 replace(node, tensors={name: cast(t) for name, t in node.tensors.items()})
                 for node in self.nodes
