@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import replace
 import torch
 
 from tests.bounders.hostile import backdoor_layers
@@ -220,7 +223,10 @@ def test_a_property_of_real_arithmetic_is_not_unsat_plainly(
     record = verify(*listed, "--semantics", "real").record
     assert record["results"][0]["answer"] == "unsat (real arithmetic)"
     assert record["summary"]["verified"] == 0
-    assert verify(*listed).record["results"][0]["verdict"] == "unknown"
+    # As a user runs it: in the suite's own process, after all tests before, it was seen to differ.
+    words = [sys.executable, "-m", "verify", *map(str, listed)]
+    plain = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert json.loads(plain.stdout)["results"][0]["verdict"] == "unknown"
     refused = verify("prop", absorbing, spec, "--semantics", "real", "--certificate", out)
     assert refused.code == 2
     assert "--semantics real" in refused.err
